@@ -1,0 +1,53 @@
+"""Log-probabilities of given tokens under a frozen linear head, without the whole matrix of logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256) -> Tensor:
+    """log softmax(hidden @ head.T)[targets], row by row.
+
+    Logits exist for ``chunk`` rows at a time. Every result depends on one row of ``hidden`` alone, so
+    its derivative, head[target] - softmax @ head, is taken while that row's logits are at hand: the
+    backward pass needs neither the logits nor the head again. The head gets no gradient.
+
+    Args:
+        hidden: [tokens, hidden].
+        head: [vocabulary, hidden], in the dtype of ``hidden``.
+        targets: int64 [tokens].
+        chunk: rows whose logits exist at once.
+
+    Returns:
+        [tokens] float32 (float64 where ``hidden`` is).
+    """
+    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        precise = torch.promote_types(hidden.dtype, torch.float32)
+        result = torch.empty(len(hidden), dtype=precise, device=hidden.device)
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # [tokens, hidden]
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            target = targets[rows, None]
+            logits = F.linear(hidden[rows], head).to(precise)  # [chunk, vocabulary]
+            total = logits.logsumexp(dim=-1, keepdim=True)
+            result[rows] = (logits.gather(1, target) - total).squeeze(1)
+            if slope is not None:
+                softmax = logits.sub_(total).exp_()
+                slope[rows] = head[targets[rows]] - softmax.to(head.dtype) @ head
+        ctx.save_for_backward(slope)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradients[0].to(slope.dtype)[:, None] * slope, None, None, None

@@ -1,0 +1,94 @@
+"""Everything that the phases of a campaign share: the loaded tribe and where it writes and reports."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sparta_lite.campaign.events import Listener, Phase, PhaseFinished, PhaseProgress, PhaseStarted
+from sparta_lite.campaign.settings import Config
+from sparta_lite.campaign.store import Store
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base
+from sparta_lite.engine.chat import Chat
+from sparta_lite.files import Journal
+from sparta_lite.pocket import Item
+
+_REPORT_EVERY = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Arena:
+    config: Config
+    store: Store
+    listener: Listener
+    base: Base
+    bank: Bank
+    adapter_configs: Mapping[str, Mapping[str, Any]]
+    """Per adapter the ``adapter_config.json`` that its new versions are written with."""
+    chat: Chat
+    instructions: Sequence[str]
+    items: Sequence[Item]
+    """Held-out questions; empty when nothing is measured."""
+    metrics: Journal
+
+    @property
+    def tribe(self) -> tuple[str, ...]:
+        return tuple(adapter.name for adapter in self.bank.adapters)
+
+    @contextmanager
+    def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:
+        """Report a phase's start, its progress through the meter, and its end."""
+        self.listener(PhaseStarted(iteration, phase, total))
+        meter = Meter(self.listener, iteration, phase, total, done)
+        yield meter
+        meter.report()
+        self.listener(PhaseFinished(iteration, phase, meter.seconds, meter.tokens))
+
+
+class Meter:
+    """Counts a phase's work and reports it, a few times a second at most."""
+
+    def __init__(self, listener: Listener, iteration: int, phase: Phase, total: int, done: int) -> None:
+        self.listener, self.iteration, self.phase, self.total, self.done = (
+            listener,
+            iteration,
+            phase,
+            total,
+            done,
+        )
+        self.tokens = 0
+        self.started = self.reported = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def add(self, done: int, tokens: int) -> None:
+        self.done += done
+        self.tokens += tokens
+        if time.perf_counter() - self.reported > _REPORT_EVERY:
+            self.report()
+
+    def report(self) -> None:
+        self.reported = time.perf_counter()
+        self.listener(
+            PhaseProgress(
+                self.iteration, self.phase, self.done, self.total, self.tokens, self.seconds, memory_in_use()
+            )
+        )
+
+
+def memory_in_use() -> int:
+    """Peak bytes: allocated on the GPU where there is one in use, else this process's resident size."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

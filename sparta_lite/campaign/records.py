@@ -1,0 +1,84 @@
+"""What an iteration leaves behind, as JSON lines that read back as the same objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sparta_lite.combat import Bout, Duel, Votes
+from sparta_lite.engine.decode import Response
+from sparta_lite.engine.score import Failure
+
+
+@dataclass(frozen=True)
+class FoughtDuel:
+    """A duel with both answers."""
+
+    duel: Duel
+    instruction: str
+    responses: tuple[Response, Response]
+
+    def to_row(self) -> dict[str, Any]:
+        return {
+            "duel": self.duel.index,
+            "instruction": self.duel.instruction,
+            "text": self.instruction,
+            "fighters": list(self.duel.fighters),
+            "responses": [
+                {"ids": list(response.ids), "text": response.text, "stop": response.stop}
+                for response in self.responses
+            ],
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> FoughtDuel:
+        first, second = (
+            Response(tuple(each["ids"]), each["text"], each["stop"]) for each in row["responses"]
+        )
+        opener, opponent = row["fighters"]
+        duel = Duel(row["duel"], row["instruction"], (opener, opponent))
+        return cls(duel, row["text"], (first, second))
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One judge's scores of both answers of one duel."""
+
+    duel: int
+    judge: str
+    scores: tuple[float | None, float | None]
+    """1 to 10; None when that judgment failed."""
+    failures: tuple[Failure | None, Failure | None]
+    mass: tuple[float | None, float | None]
+    """How sure it was to give a score at all: see ``engine.score.Score``."""
+    cut: tuple[int, int]
+    """Tokens of each answer that the judge did not get to see."""
+
+    def to_row(self) -> dict[str, Any]:
+        return {
+            "duel": self.duel,
+            "judge": self.judge,
+            "scores": list(self.scores),
+            "failures": list(self.failures),
+            "mass": list(self.mass),
+            "cut": list(self.cut),
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Judgment:
+        return cls(
+            row["duel"], row["judge"], *(tuple(row[key]) for key in ("scores", "failures", "mass", "cut"))
+        )
+
+
+def bouts(fought: Iterable[FoughtDuel], judgments: Iterable[Judgment]) -> list[Bout]:
+    """Every duel with its votes, as the rules want it."""
+    votes: dict[int, dict[str, tuple[float | None, float | None]]] = {}
+    for judgment in judgments:
+        votes.setdefault(judgment.duel, {})[judgment.judge] = judgment.scores
+    result: list[Bout] = []
+    for each in fought:
+        cast: Votes = votes.get(each.duel.index, {})
+        result.append((each.duel, cast))
+    return result

@@ -1,0 +1,117 @@
+"""A run's directory: its files, its lock, and what of it is already done."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
+from sparta_lite.combat import Standing, as_trace
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import clear_errors, read_json, read_lines, sync, uninterrupted, write_json
+
+FORMAT = 1
+"""Version of the directory's form, in ``run.json``."""
+
+
+class Store:
+    """The files of one run.
+
+    ::
+
+        config.yaml  run.json  events.jsonl  metrics.jsonl
+        iteration-00/  duels.jsonl  judgments.jsonl  reputation.json  preferences.jsonl  adapters/<name>/
+
+    While an iteration is trained ``training.safetensors`` stands beside them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
+        self.run = root / "run.json"
+        self.events = root / "events.jsonl"
+        self.metrics = root / "metrics.jsonl"
+
+    def duels(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "duels.jsonl"
+
+    def judgments(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "judgments.jsonl"
+
+    def reputation(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "reputation.json"
+
+    def preferences(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "preferences.jsonl"
+
+    def adapters(self, iteration: int) -> Path:
+        """The tribe after the iteration's training; it exists only when it is complete."""
+        return self.iteration(iteration) / "adapters"
+
+    def training(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "training.safetensors"
+
+    def iteration(self, iteration: int) -> Path:
+        return self.root / f"iteration-{iteration:02d}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process; the system lets go of it when the process ends.
+
+        Raises:
+            SpartaError: another process holds it, or it cannot be written.
+        """
+        with clear_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / "lock").open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SpartaError(
+                    f"{self.root}: another process works on this run; wait for it or choose another --out"
+                ) from error
+            yield
+
+    def write_adapters(self, iteration: int, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a fresh directory, then make it the iteration's adapters in one step."""
+        partial = self.iteration(iteration) / ".adapters.partial"
+        with uninterrupted(), clear_errors(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            write(partial)
+            sync(partial)
+            partial.rename(self.adapters(iteration))
+            sync(partial.parent)
+            self.training(iteration).unlink(missing_ok=True)
+
+    def update_run(self, **changes: Any) -> None:
+        """Change some keys of ``run.json``."""
+        write_json(self.run, {**(read_json(self.run) if self.run.exists() else {}), **changes})
+
+
+def read_trace(run: Path) -> dict[str, Any]:
+    """A run's recorded votes, in the form that ``combat.replay`` takes: complete iterations only.
+
+    Raises:
+        SpartaError: the directory is no run, or has no complete iteration yet.
+    """
+    store = Store(run)
+    if not store.run.is_file():
+        raise SpartaError(f"{run}: not a run's directory (no run.json); give one that `sparta-lite run` made")
+    iterations = []
+    while store.reputation(len(iterations)).is_file():
+        number = len(iterations)
+        iterations.append(
+            bouts(
+                map(FoughtDuel.from_row, read_lines(store.duels(number))),
+                map(Judgment.from_row, read_lines(store.judgments(number))),
+            )
+        )
+    if not iterations:
+        raise SpartaError(f"{run}: no iteration has been judged yet; let the run go on with --resume")
+    return as_trace(Standing.from_json(read_json(store.reputation(0))["before"]), iterations)

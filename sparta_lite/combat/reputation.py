@@ -1,0 +1,175 @@
+"""How one duel moves two reputations.
+
+For the fighters i, j of a duel with the aggregated scores s_i, s_j (SPARTA, arXiv 2506.04721):
+
+    R_i <- R_i + kappa * (s_i - s_j) * tanh(sigma_i) * max(|Phi(z_i) - Phi(z_j)|, eps)
+    z_i = (R_i - R_j) / sqrt(sigma_i^2 + sigma_j^2),  z_j = -z_i
+
+The published code reads some points differently from the paper; `KINDS` names the readings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sparta_lite.errors import SpartaError
+
+Kind = Literal["paper", "published-normal", "published-dynamic", "published-static", "uniform"]
+Order = Literal["simultaneous", "sequential"]
+PairWeights = Literal["at-duel", "after-iteration"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read the rules.
+
+    ``order``: whether the second fighter's change already sees the first one's new reputation.
+    ``scale`` divides kappa. ``pair_weights``: which reputations weigh the judges when the preference
+    pairs are made. ``judge_weights``: whether reputation weighs the judges at all. ``handicap``:
+    how fighters of low reputation have their scores lowered inside the update (`handicaps`).
+    """
+
+    order: Order
+    scale: float
+    pair_weights: PairWeights
+    judge_weights: Literal["reputation", "uniform"] = "reputation"
+    handicap: Literal["none", "dynamic", "static"] = "none"
+
+
+KINDS: dict[Kind, Reading] = {
+    "paper": Reading("simultaneous", 1.0, "at-duel"),
+    "published-normal": Reading("sequential", 20.0, "after-iteration"),
+    "published-dynamic": Reading("sequential", 10.0, "after-iteration", handicap="dynamic"),
+    "published-static": Reading("sequential", 20.0, "after-iteration", handicap="static"),
+    "uniform": Reading("simultaneous", 1.0, "at-duel", judge_weights="uniform"),
+}
+
+
+@dataclass(frozen=True)
+class ReputationSettings:
+    """The rules of reputation; the defaults are the paper's.
+
+    ``kind`` picks a row of `KINDS`; ``order``, ``scale`` and ``pair_weights`` override single points
+    of it (None: as the kind says). ``start`` "fair" gives everyone ``start_reputation``; "uneven"
+    spreads the ``prior`` scores of the adapters to that mean and the population standard deviation
+    ``start_spread``. Raises SpartaError for a value that cannot be meant.
+    """
+
+    kind: Kind = "paper"
+    order: Order | None = None
+    scale: float | None = None
+    pair_weights: PairWeights | None = None
+    kappa_0: float = 10.0
+    kappa_min: float = 5.0
+    decay: float = 0.9
+    decay_steps: float = 10.0
+    eps: float = 0.01
+    floor: float = 10.0
+    window: int = 10
+    min_deviation: float = 0.1
+    start: Literal["fair", "uneven"] = "fair"
+    start_reputation: float = 100.0
+    start_deviation: float = 0.5
+    start_spread: float = 20.0
+    prior: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        _require_name("kind", self.kind, tuple(KINDS))
+        _require_name("start", self.start, ("fair", "uneven"))
+        if self.order is not None:
+            _require_name("order", self.order, ("simultaneous", "sequential"))
+        if self.pair_weights is not None:
+            _require_name("pair_weights", self.pair_weights, ("at-duel", "after-iteration"))
+        positive = ["decay", "decay_steps", "floor", "min_deviation", "start_deviation", "start_spread"]
+        positive += ["start_reputation"] + (["scale"] if self.scale is not None else [])
+        for name in positive:
+            _require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+        for name in ("kappa_0", "kappa_min", "eps"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "a number, 0 or more")
+        _require("decay", self.decay, self.decay <= 1, "a factor of at most 1")
+        _require("window", self.window, self.window >= 2, "at least 2 changes")
+
+    @property
+    def reading(self) -> Reading:
+        """The kind's reading with this object's overrides in it."""
+        of_kind = KINDS[self.kind]
+        return Reading(
+            order=self.order or of_kind.order,
+            scale=of_kind.scale if self.scale is None else self.scale,
+            pair_weights=self.pair_weights or of_kind.pair_weights,
+            judge_weights=of_kind.judge_weights,
+            handicap=of_kind.handicap,
+        )
+
+    def kappa(self, number: int) -> float:
+        """max(kappa_min, kappa_0 * decay^(n / decay_steps)) for an iteration's duel ``number`` n, from 1."""
+        return max(self.kappa_min, self.kappa_0 * math.pow(self.decay, number / self.decay_steps))
+
+
+@dataclass(frozen=True)
+class Rating:
+    """An adapter's reputation R, its deviation sigma, and its last changes of R, oldest first."""
+
+    reputation: float
+    deviation: float
+    changes: tuple[float, ...] = ()
+
+
+def update(
+    first: Rating, second: Rating, scores: tuple[float, float], number: int, settings: ReputationSettings
+) -> tuple[Rating, Rating]:
+    """Both fighters' ratings after an iteration's duel ``number`` (from 1) with the aggregated ``scores``.
+
+    Both changes use the deviations from before the duel, in either order. A reputation stops at the
+    floor, and the change that is remembered is the one that took place.
+    """
+    reading = settings.reading
+    kappa = settings.kappa(number) / reading.scale
+    spread = math.sqrt(first.deviation**2 + second.deviation**2)
+
+    def surprise(own: float, other: float) -> float:
+        z = (own - other) / spread
+        return max(abs(_phi(z) - _phi(-z)), settings.eps)
+
+    gain = scores[0] - scores[1]
+    now_first = first.reputation + kappa * gain * math.tanh(first.deviation) * surprise(
+        first.reputation, second.reputation
+    )
+    now_first = max(now_first, settings.floor)
+    seen = now_first if reading.order == "sequential" else first.reputation
+    now_second = second.reputation - kappa * gain * math.tanh(second.deviation) * surprise(
+        second.reputation, seen
+    )
+    now_second = max(now_second, settings.floor)
+    return _moved(first, now_first, settings), _moved(second, now_second, settings)
+
+
+def _moved(rating: Rating, reputation: float, settings: ReputationSettings) -> Rating:
+    changes = (*rating.changes, reputation - rating.reputation)[-settings.window :]
+    if len(changes) < 2:
+        return Rating(reputation, rating.deviation, changes)
+    mean = math.fsum(changes) / len(changes)
+    deviation = math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / len(changes))
+    return Rating(reputation, max(deviation, settings.min_deviation), changes)
+
+
+def _phi(z: float) -> float:
+    """The standard normal distribution function."""
+    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
+
+
+def _require(name: str, value: float, holds: bool, wanted: str) -> None:
+    if not (holds and math.isfinite(value)):
+        raise SpartaError(f"reputation.{name} is {value}: give {wanted}")
+
+
+def _require_name(name: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        nearest = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.0)[0]
+        raise SpartaError(
+            f"reputation.{name} {value!r} is unknown: did you mean {nearest!r}? Valid: {', '.join(valid)}"
+        )

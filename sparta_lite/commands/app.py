@@ -1,0 +1,59 @@
+"""The Typer application. What is heavy to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sparta_lite import __version__
+from sparta_lite.commands.forge import forge
+from sparta_lite.commands.replay import replay
+from sparta_lite.commands.run import run
+from sparta_lite.errors import SpartaError
+
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Says what a user did wrong in one line instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpartaError as error:
+            line = str(error).replace("\n", " ")
+            typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Align a tribe of LoRA adapters that duel, judge each other and learn, on one resident base.",
+)
+app.command()(run)
+app.command()(replay)
+app.add_typer(forge, name="forge")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sparta-lite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    pass

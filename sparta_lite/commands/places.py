@@ -1,0 +1,63 @@
+"""Which directory a run goes to, and which one goes on."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import read_json
+
+RUNS = Path("runs")
+
+_BEFORE_THE_RUN = {"lock", "config.yaml"}  # what a run that was stopped at once has left
+
+
+def fresh(name: str) -> Path:
+    """``runs/<name>``, or the first of ``<name>-2``, ``<name>-3``, ... that does not exist."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(RUNS / each for each in names if not (RUNS / each).exists())
+
+
+def require_free(out: Path) -> None:
+    """Raises SpartaError when ``out`` already holds something that a new run must not touch."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise SpartaError(f"{out}: is a file; give --out a directory that does not exist yet")
+    state = status(out)
+    if state == "finished":
+        raise SpartaError(f"{out}: holds a finished run; give --out a directory that does not exist yet")
+    if state is not None:
+        raise SpartaError(f"{out}: holds an unfinished run; go on with it by --resume, or give another --out")
+    if any(entry.name not in _BEFORE_THE_RUN for entry in out.iterdir()):
+        raise SpartaError(
+            f"{out}: holds files that are no run's; give --out a directory that does not exist yet"
+        )
+
+
+def unfinished() -> list[Path]:
+    """The runs under ``runs/`` that are not finished, the one that was last written to first."""
+    found = [record.parent for record in RUNS.glob("*/run.json") if status(record.parent) != "finished"]
+    return sorted(found, key=_last_written, reverse=True)
+
+
+def newest_unfinished() -> Path:
+    """Raises SpartaError when nothing under ``runs/`` is unfinished."""
+    found = unfinished()
+    if not found:
+        raise SpartaError(f"{RUNS}/: holds no unfinished run; name one with --out, or leave --resume out")
+    return found[0]
+
+
+def status(run: Path) -> str | None:
+    """What ``run.json`` says; None where there is none."""
+    record = run / "run.json"
+    if not record.is_file():
+        return None
+    data = read_json(record)
+    return str(data.get("status")) if isinstance(data, dict) else "unknown"
+
+
+def _last_written(run: Path) -> float:
+    return max(entry.stat().st_mtime for entry in run.iterdir() if entry.is_file())

@@ -1,0 +1,111 @@
+"""``sparta-lite run``: start a campaign, or go on with one."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparta_lite.campaign.config import Config, load_config, show_config
+from sparta_lite.campaign.events import Event, Listener, from_row
+from sparta_lite.commands import places
+from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import read_lines
+
+INTERRUPTED = 130
+
+
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Settings; none runs the pocket tribe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's directory.", show_default="runs/<name>-<seed>")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the seed of the settings.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: --set reputation.kind=uniform."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print plain lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one event a line, as JSON.")] = False,
+    show: Annotated[bool, typer.Option("--show-config", help="Print all settings and stop.")] = False,
+) -> None:
+    """Let the tribe duel, judge and learn."""
+    if plain and json:
+        raise SpartaError("--plain and --json: choose one")
+    if resume:
+        out = out or places.newest_unfinished()
+        settings = _recorded(out, config, sets or [], seed)
+    else:
+        settings = load_config(config, sets or [], seed)
+    if show:
+        typer.echo(show_config(settings), nl=False)
+        return
+    if not resume:
+        out = _new(out, config, settings)
+    assert out is not None
+    _campaign(settings, out, resume, plain, json)
+
+
+def _recorded(out: Path, config: Path | None, sets: list[str], seed: int | None) -> Config:
+    """What the run in ``out`` was started with; settings that are given again must say the same."""
+    recorded = out / "config.yaml"
+    if not recorded.is_file():
+        raise SpartaError(f"{out}: no run to resume there; leave --resume out to start one")
+    return load_config(config or recorded, sets, seed)
+
+
+def _new(out: Path | None, config: Path | None, settings: Config) -> Path:
+    if out is not None:
+        places.require_free(out)
+        return out
+    name = Path(settings.base).name if config is None else config.stem
+    for stopped in places.unfinished()[:1]:
+        typer.echo(f"note: {stopped} is unfinished; `{_resuming(stopped)}` goes on with it", err=True)
+    return places.fresh(f"{name}-{settings.seed}")
+
+
+def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool) -> None:
+    quiet_libraries()
+    try:
+        with _view(plain, json, _earlier(out) if resume else []) as listener:
+            from sparta_lite.campaign.loop import run as campaign
+
+            campaign(settings, out, resume, listener)
+    except KeyboardInterrupt as error:
+        advice = f"; go on with `{_resuming(out)}`" if places.status(out) is not None else ""
+        typer.echo(f"interrupted{advice}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _view(plain: bool, json: bool, earlier: list[Event]) -> contextlib.AbstractContextManager[Listener]:
+    if json:
+        from sparta_lite.show.json_lines import JsonView
+
+        return JsonView(sys.stdout)
+    from rich.console import Console
+
+    from sparta_lite.show.live import LiveView, can_show
+    from sparta_lite.show.plain import PlainView
+
+    console = Console()
+    return PlainView(sys.stdout, earlier) if plain or not can_show(console) else LiveView(console, earlier)
+
+
+def _earlier(out: Path) -> list[Event]:
+    """What the processes before this one told."""
+    events = out / "events.jsonl"
+    return [from_row(row) for row in read_lines(events)] if events.exists() else []
+
+
+def _resuming(out: Path) -> str:
+    return f"sparta-lite run --resume --out {shlex.quote(str(out))}"

@@ -1,0 +1,173 @@
+"""From instructions and responses to token ids, through the model's own chat template.
+
+What users and models wrote is tokenised apart from the template, with special tokens read as
+plain text: no response can open a turn of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from sparta_lite.errors import SpartaError
+
+Layout = Literal["turns", "message"]
+"""``turns``: question and answer as turns, the request as the next user turn.
+``message``: the paper's single user message that quotes both."""
+
+SCORE_PREFIX = '{"score": '
+SCORES = range(1, 11)
+
+_SLOT = re.compile(
+    "\ue000(\\d)\ue001"
+)  # private-use characters: no template and no text means anything by them
+_QUESTION, _RESPONSE = "\ue0000\ue001", "\ue0001\ue001"
+
+
+@dataclass(frozen=True)
+class ScoreTokens:
+    """How the tokenizer writes a verdict."""
+
+    prefix: tuple[int, ...]
+    """Tokens that every score shares, forced before the score is read."""
+    digits: tuple[int, ...]
+    """The tokens of 1 to 9."""
+    ten: tuple[int, ...]
+    """The tokens of 10: one, or the token of 1 and another."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a fighter reads."""
+
+    ids: tuple[int, ...]
+    """The generation prompt included."""
+    cut: int
+    """Tokens of the instruction that were left out to fit."""
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """What a judge reads before it is made to give a score."""
+
+    ids: tuple[int, ...]
+    """The generation prompt included, the forced prefix not."""
+    cut: int
+    """Tokens of the response that were left out to fit."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The conversation format of one run."""
+
+    tokenizer: Any
+    system: str | None
+    """System prompt of the question; None leaves it to the template."""
+    layout: Layout
+    request: str
+    """What asks a judge for a score. In the layout ``message`` it holds ``{question}`` and ``{response}``."""
+
+    def question(self, instruction: str, limit: int) -> Question:
+        """The prompt that a fighter answers.
+
+        Args:
+            instruction: what the user asks.
+            limit: the most tokens that the prompt may have; the instruction's end is cut to fit.
+
+        Raises:
+            SpartaError: the template alone is longer.
+        """
+        parts = self._question_parts
+        room = limit - sum(len(part) for part in parts if isinstance(part, list))
+        if room < 1:
+            raise SpartaError(f"a prompt of {limit} tokens has no room for an instruction; allow more")
+        text = self.text(instruction)
+        return Question(tuple(self._fill(parts, (text[:room],))), max(0, len(text) - room))
+
+    def judge(self, instruction: str, response: Sequence[int], limit: int) -> JudgePrompt | None:
+        """The prompt that a judge reads.
+
+        Args:
+            instruction: the duel's instruction.
+            response: the very tokens of the response; its special tokens are dropped.
+            limit: the most tokens that the prompt may have. The response alone is cut to fit.
+
+        Returns:
+            None when question and request alone leave no room for a response.
+        """
+        question, answer = self.text(instruction), self.plain(response)
+        fixed = sum(len(part) for part in self._judge_parts if isinstance(part, list))
+        room = limit - fixed - len(question)
+        if room < 1:
+            return None
+        cut = max(0, len(answer) - room)
+        return JudgePrompt(tuple(self._fill(self._judge_parts, (question, answer[:room]))), cut)
+
+    def text(self, text: str) -> list[int]:
+        """Tokens of foreign text; what looks like a special token in it stays text."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def plain(self, response: Sequence[int]) -> list[int]:
+        """A response without special tokens."""
+        return [token for token in response if token not in self._special]
+
+    @cached_property
+    def score_tokens(self) -> ScoreTokens:
+        """How this tokenizer writes 1 to 10 after the forced prefix.
+
+        Raises:
+            SpartaError: it does not write 1 to 9 as one token each.
+        """
+        written = [self._template_text(f"{SCORE_PREFIX}{score}") for score in SCORES]
+        shared = 0
+        while all(len(ids) > shared + 1 and ids[shared] == written[0][shared] for ids in written):
+            shared += 1
+        digits, ten = [ids[shared:] for ids in written[:9]], written[9][shared:]
+        if len({ids[0] for ids in digits}) < 9 or any(len(ids) > 1 for ids in digits):
+            raise SpartaError("base: its tokenizer does not write the scores 1 to 9 as one token each")
+        if len(ten) > 2 or (len(ten) == 2 and ten[0] != digits[0][0]):
+            raise SpartaError(
+                "base: its tokenizer writes the score 10 in a way that cannot be read in one pass"
+            )
+        return ScoreTokens(tuple(written[0][:shared]), tuple(ids[0] for ids in digits), tuple(ten))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(token for token, entry in added.items() if entry.special)
+
+    @cached_property
+    def _question_parts(self) -> list[list[int] | int]:
+        return self._render([{"role": "user", "content": _QUESTION}])
+
+    @cached_property
+    def _judge_parts(self) -> list[list[int] | int]:
+        if self.layout == "turns":
+            turns = [("user", _QUESTION), ("assistant", _RESPONSE), ("user", self.request)]
+        else:
+            quoted = self.request.replace("{question}", _QUESTION).replace("{response}", _RESPONSE)
+            turns = [("user", quoted)]
+        return self._render([{"role": role, "content": content} for role, content in turns])
+
+    def _render(self, messages: list[dict[str, str]]) -> list[list[int] | int]:
+        """The template's own tokens, with the numbers of the slots between them."""
+        if self.system is not None:
+            messages = [{"role": "system", "content": self.system}, *messages]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        parts: list[list[int] | int] = []
+        for index, piece in enumerate(_SLOT.split(rendered)):
+            parts.append(int(piece) if index % 2 else self._template_text(piece))
+        return parts
+
+    def _template_text(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @staticmethod
+    def _fill(parts: list[list[int] | int], texts: Sequence[list[int]]) -> list[int]:
+        ids: list[int] = []
+        for part in parts:
+            ids += texts[part] if isinstance(part, int) else part
+        return ids

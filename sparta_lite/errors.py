@@ -1,0 +1,11 @@
+"""The one exception that a user is meant to see."""
+
+from __future__ import annotations
+
+
+class SpartaError(Exception):
+    """Bad input or a state that cannot go on.
+
+    The message is one line: what was wrong, where, and what to do instead. The command line
+    prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,141 @@
+"""Plain lines: for log files, pipes, and terminals that cannot redraw."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+
+from sparta_lite.campaign.events import (
+    Evaluated,
+    Event,
+    PhaseFinished,
+    PhaseProgress,
+    RunFinished,
+    RunStarted,
+    StandingsChanged,
+    Warned,
+)
+from sparta_lite.show.outlet import Outlet
+from sparta_lite.show.state import UNITS, Board, Round
+from sparta_lite.show.summary import summary
+from sparta_lite.show.text import clean, duration, rate
+
+SECONDS_BETWEEN_REPORTS = 60
+"""A phase that takes long says so often how far it is."""
+_WIDTH = 100
+
+
+class PlainView:
+    """One line per finished phase, standings and held-out accuracy per iteration, the summary at the end.
+
+    Args:
+        stream: a write to it that fails silences the view, not the run.
+        earlier: the events of the processes that a resumed run goes on from.
+    """
+
+    def __init__(self, stream: TextIO, earlier: Iterable[Event] = ()) -> None:
+        self._stream = Outlet(stream)
+        self._board = Board()
+        for event in earlier:
+            self._board.update(event)
+        self._reported = 0.0
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __call__(self, event: Event) -> None:
+        self._board.update(event)
+        for line in self._lines(event):
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        text = io.StringIO()
+        Console(file=text, width=_WIDTH, no_color=True, color_system=None).print(summary(self._board))
+        self._stream.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
+        self._stream.flush()
+
+    def _lines(self, event: Event) -> list[str]:
+        match event:
+            case PhaseProgress():
+                return self._report(event)
+            case PhaseFinished():
+                self._reported = 0.0
+                return self._finished_phase(event)
+            case StandingsChanged():
+                return [self._standings(event)] if event.standings else []
+            case Evaluated():
+                return [self._held_out()] if event.accuracy else []
+            case Warned():
+                return [f"warning: {clean(event.message)}"]
+            case RunStarted():
+                return _started(event)
+            case RunFinished():
+                return [f"finished in {duration(event.seconds)}"]
+        return []
+
+    def _where(self) -> str:
+        run = self._board.run
+        return f"[{self._board.iteration_shown}/{run.iterations}]" if run else ""
+
+    def _report(self, event: PhaseProgress) -> list[str]:
+        if event.seconds - self._reported < SECONDS_BETWEEN_REPORTS or event.done >= event.total:
+            return []
+        self._reported = event.seconds
+        line = f"{event.done:,} of {event.total:,} {UNITS[event.phase]}"
+        if (left := self._board.seconds_left_in_phase()) is not None:
+            line += f", {duration(left)} left"
+        if (left := self._board.seconds_left()) is not None:
+            line += f" ({duration(left)} for the run)"
+        return [f"{self._where()} {event.phase:<9} {line}"]
+
+    def _finished_phase(self, event: PhaseFinished) -> list[str]:
+        current = self._board.round
+        if current is None or current.phase != event.phase:
+            return []
+        parts = [f"{current.total:,} {UNITS[event.phase]}", f"{event.seconds:.1f} s", *_rates(current)]
+        return [f"{self._where()} {event.phase:<9} {', '.join(parts)}"]
+
+    def _standings(self, event: StandingsChanged) -> str:
+        places = [place for place in self._board.leaderboard() if place.standing is not None]
+        ends = []
+        for label, place in (("highest", places[0]), ("lowest", places[-1])):
+            standing = place.standing
+            assert standing is not None
+            ends.append(f"{label} {clean(place.adapter)} {standing.reputation:.2f} ±{standing.deviation:.2f}")
+        weights = [standing.weight for standing in event.standings.values()]
+        ends.append(f"judge weights {min(weights):.2%} to {max(weights):.2%}")
+        return f"{self._where()} standings {', '.join(ends)}"
+
+    def _held_out(self) -> str:
+        now = self._board.held_out()[-1]
+        line = (
+            f"{self._where()} held-out  mean {now.mean:.3f}, best {now.best:.3f} {clean(now.best_adapter)}, "
+            f"worst {now.worst:.3f} {clean(now.worst_adapter)}"
+        )
+        if self._board.best_init is not None:
+            line += f"; best init {self._board.best_init:.3f}"
+        return f"{line}, bare base {now.base:.3f}"
+
+
+def _started(event: RunStarted) -> list[str]:
+    verb = "resumes" if event.resumed else "starts"
+    return [
+        f"{clean(event.run)} {verb}: base {clean(event.base)}, {len(event.tribe)} adapters, "
+        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}"
+    ]
+
+
+def _rates(current: Round) -> list[str]:
+    """Units and tokens a second, of this process alone."""
+    units, seconds = current.measured
+    rates = [rate(units / seconds)] if units > 0 and seconds > 0 else []
+    if current.tokens and current.seconds > 0:
+        rates.append(f"{current.tokens / current.seconds:,.0f} tokens/s")
+    return rates

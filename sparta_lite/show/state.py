@@ -1,0 +1,296 @@
+"""What a run looks like now, folded from its events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sparta_lite.campaign.events import (
+    AdapterStanding,
+    DuelDecided,
+    Evaluated,
+    Event,
+    Phase,
+    PhaseFinished,
+    PhaseProgress,
+    PhaseStarted,
+    RunFinished,
+    RunStarted,
+    StandingsChanged,
+    TrainingStep,
+    Warned,
+)
+
+ITERATION: tuple[Phase, ...] = ("match", "generate", "judge", "settle", "train")
+PHASES: tuple[Phase, ...] = (*ITERATION, "evaluate")
+UNITS: dict[Phase, str] = {
+    "match": "duels",
+    "generate": "responses",
+    "judge": "responses",
+    "settle": "duels",
+    "train": "steps",
+    "evaluate": "items",
+}
+
+
+@dataclass
+class Round:
+    """One phase of one iteration, as far as it has come."""
+
+    phase: Phase
+    iteration: int
+    total: int
+    done: int = 0
+    seconds: float = 0.0
+    """Spent by this process."""
+    tokens: int = 0
+    """Processed by this process."""
+    inherited: tuple[int, float] | None = None
+    """Units done, and seconds passed, when this process began to measure; None before its first report."""
+
+    @property
+    def measured(self) -> tuple[int, float]:
+        """Units done by this process, and the seconds they took."""
+        units, seconds = self.inherited or (self.done, self.seconds)
+        return self.done - units, self.seconds - seconds
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The tribe on held-out items after ``iteration`` iterations."""
+
+    iteration: int
+    mean: float
+    best: float
+    worst: float
+    best_adapter: str
+    worst_adapter: str
+    base: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """One adapter's line of the leaderboard."""
+
+    adapter: str
+    standing: AdapterStanding | None
+    accuracy: float | None
+    change: float | None
+    """Since iteration 0."""
+    history: tuple[float | None, ...]
+    """Accuracy after 0, 1, 2, ... iterations; None where it was not measured."""
+    failed_votes: int
+
+
+@dataclass
+class Board:
+    """Everything that a view shows. ``update`` takes a few microseconds.
+
+    A resumed run's earlier events may be folded in first: the next ``RunStarted`` keeps what they told and
+    forgets only what another process measured.
+    """
+
+    run: RunStarted | None = None
+    round: Round | None = None
+    finished: RunFinished | None = None
+    learned: int = 0
+    """Iterations whose training is over."""
+    tokens_per_second: float | None = None
+    memory: int | None = None
+    evaluations: dict[int, Evaluated] = field(default_factory=dict)
+    standings: dict[str, AdapterStanding] = field(default_factory=dict)
+    duel: DuelDecided | None = None
+    training: TrainingStep | None = None
+    failed_votes: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+    _duels: set[tuple[int, int]] = field(default_factory=set)
+    _measured: dict[Phase, tuple[int, float]] = field(default_factory=dict)
+    """Units and seconds of this process's finished rounds."""
+    _totals: dict[Phase, int] = field(default_factory=dict)
+    """Units in a phase's latest round."""
+    _first_iteration: int | None = None
+    """Of this process."""
+
+    def update(self, event: Event) -> None:
+        """Fold one more event in."""
+        match event:
+            case PhaseProgress():
+                self._progress(event)
+            case DuelDecided():
+                self._decide(event)
+            case TrainingStep():
+                self.training = event
+            case PhaseStarted():
+                self._begin(event)
+            case PhaseFinished():
+                self._finish(event)
+            case StandingsChanged():
+                self.standings = event.standings
+            case Evaluated():
+                if event.accuracy:
+                    self.evaluations[event.iteration] = event
+            case Warned():
+                self.warnings.append(event.message)
+            case RunStarted():
+                self._start(event)
+            case RunFinished():
+                self.finished = event
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The tribe, in its own order."""
+        return self.run.tribe if self.run else tuple(self.standings)
+
+    @property
+    def iteration_shown(self) -> int:
+        """The current iteration counted from 1, as people do; 0 while the untrained tribe is evaluated."""
+        if self.round is None or self.round.phase == "evaluate":
+            return self.learned
+        return self.round.iteration + 1
+
+    @property
+    def training_now(self) -> TrainingStep | None:
+        """The latest optimizer step while the tribe trains, else None."""
+        training = self.round is not None and self.round.phase == "train" and self.finished is None
+        return self.training if training else None
+
+    @property
+    def best_init(self) -> float | None:
+        """Held-out accuracy of the best adapter before the first iteration."""
+        return max(self.evaluations[0].accuracy.values()) if 0 in self.evaluations else None
+
+    def held_out(self) -> tuple[HeldOut, ...]:
+        """Every measured iteration, oldest first; empty for data without ground truth."""
+        return tuple(_held_out(self.evaluations[iteration]) for iteration in sorted(self.evaluations))
+
+    def leaderboard(self) -> list[Place]:
+        """All adapters, the highest reputation first; in the tribe's order before the first standings."""
+        latest = max(self.evaluations, default=0)
+        places = [self._place(adapter, latest) for adapter in self.adapters]
+        return sorted(places, key=lambda place: -place.standing.reputation if place.standing else 0.0)
+
+    def seconds_left_in_phase(self) -> float | None:
+        """What is left of the current phase at this process's pace; None before anything was measured."""
+        if self.round is None:
+            return None
+        remaining = self.round.total - self.round.done
+        pace = self._pace(self.round.phase)
+        return remaining * pace if pace is not None else None if remaining else 0.0
+
+    def seconds_left(self) -> float | None:
+        """What is left of the run: the current phase, and every phase still to come.
+
+        A phase to come is expected to have as many units as its latest round, at the mean seconds a unit
+        that this process measured for that phase. None until every phase of an iteration was measured;
+        match-making and settling are left out while they have not been.
+        """
+        left = self.seconds_left_in_phase()
+        if self.run is None or left is None:
+            return None
+        for phase in PHASES:
+            rounds = self._rounds_to_come(phase)
+            pace = self._pace(phase)
+            if rounds > 0 and pace is not None:
+                left += rounds * self._totals[phase] * pace
+            elif rounds > 0 and phase not in ("match", "settle"):
+                return None
+        return left
+
+    def _pace(self, phase: Phase) -> float | None:
+        """Seconds a unit."""
+        units, seconds = self._measured.get(phase, (0, 0.0))
+        if self.round is not None and self.round.phase == phase:
+            more_units, more_seconds = self.round.measured
+            units, seconds = units + more_units, seconds + more_seconds
+        return seconds / units if units > 0 else None
+
+    def _rounds_to_come(self, phase: Phase) -> int:
+        """Whole rounds of ``phase`` after the current one."""
+        assert self.run is not None
+        current = self.round
+        if phase == "evaluate":
+            if not self.evaluations:
+                return 0
+            running = current is not None and current.phase == "evaluate" and current.done < current.total
+            return max(self.run.iterations - max(self.evaluations) - running, 0)
+        rounds = self.run.iterations - self.learned
+        if current is not None and current.phase != "evaluate" and current.iteration == self.learned:
+            rounds -= ITERATION.index(phase) <= ITERATION.index(current.phase)
+        return max(rounds, 0)
+
+    def _start(self, event: RunStarted) -> None:
+        self.run = event
+        self.round = self.finished = self.tokens_per_second = self.memory = self._first_iteration = None
+        self._measured.clear()
+
+    def _begin(self, event: PhaseStarted) -> None:
+        self._store_round()
+        if self._first_iteration is None:
+            self._first_iteration = event.iteration
+        if event.phase != "evaluate" or not self.evaluations:
+            self.learned = event.iteration
+        self.round = Round(event.phase, event.iteration, event.total)
+        self._totals[event.phase] = event.total
+        if not self._may_inherit(event.iteration):
+            self.round.inherited = (0, 0.0)
+
+    def _may_inherit(self, iteration: int) -> bool:
+        """Only the phases of the iteration in which a run was resumed can hold another process's work."""
+        return self.run is not None and self.run.resumed and iteration == self._first_iteration
+
+    def _progress(self, event: PhaseProgress) -> None:
+        current = self.round
+        if current is None or (current.phase, current.iteration) != (event.phase, event.iteration):
+            return
+        current.done, current.total = event.done, event.total
+        current.seconds, current.tokens = event.seconds, event.tokens
+        if current.inherited is None:
+            current.inherited = (event.done, event.seconds)
+        self._totals[event.phase] = event.total
+        self.memory = event.memory
+        self._measure_tokens(current)
+
+    def _finish(self, event: PhaseFinished) -> None:
+        current = self.round
+        if current is not None and (current.phase, current.iteration) == (event.phase, event.iteration):
+            current.done = current.total
+            current.seconds, current.tokens = event.seconds, event.tokens
+            self._measure_tokens(current)
+        if event.phase == "train":
+            self.learned = event.iteration + 1
+
+    def _measure_tokens(self, current: Round) -> None:
+        if current.tokens and current.seconds > 0:
+            self.tokens_per_second = current.tokens / current.seconds
+
+    def _store_round(self) -> None:
+        if self.round is not None:
+            units, seconds = self._measured.get(self.round.phase, (0, 0.0))
+            more_units, more_seconds = self.round.measured
+            self._measured[self.round.phase] = (units + more_units, seconds + more_seconds)
+
+    def _decide(self, event: DuelDecided) -> None:
+        self.duel = event
+        if (event.iteration, event.duel) not in self._duels:  # a resumed run may settle a duel twice
+            self._duels.add((event.iteration, event.duel))
+            for judge, votes in event.votes.items():
+                self.failed_votes[judge] += votes.count(None)
+
+    def _place(self, adapter: str, latest: int) -> Place:
+        history = tuple(
+            self.evaluations[iteration].accuracy.get(adapter) if iteration in self.evaluations else None
+            for iteration in range(latest + 1)
+        )
+        accuracy, first = history[-1], history[0]
+        change = accuracy - first if accuracy is not None and first is not None and latest > 0 else None
+        return Place(
+            adapter, self.standings.get(adapter), accuracy, change, history, self.failed_votes[adapter]
+        )
+
+
+def _held_out(event: Evaluated) -> HeldOut:
+    accuracy = event.accuracy
+    best = max(accuracy, key=accuracy.__getitem__)
+    worst = min(accuracy, key=accuracy.__getitem__)
+    mean = sum(accuracy.values()) / len(accuracy)
+    return HeldOut(event.iteration, mean, accuracy[best], accuracy[worst], best, worst, event.base)

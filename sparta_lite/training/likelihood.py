@@ -1,0 +1,52 @@
+"""Log-probabilities of packed completions under adapters of the bank."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparta_lite.engine.model import Decoder, Lora
+from sparta_lite.kernels.logprob import token_logprobs
+from sparta_lite.training.packing import Packed
+
+Precision = Literal["fp32", "bf16"]
+"""``fp32``: compute in the dtype of the base. ``bf16``: its matrix products in bf16."""
+
+
+def completion_logprobs(
+    decoder: Decoder, lora: Lora | None, packed: Packed, copies: int, dtype: Precision
+) -> Tensor:
+    """Log-probability of every token of every completion.
+
+    Args:
+        decoder: the base.
+        lora: routing for copies * rows rows: the packed rows once for every copy, copy after copy.
+        packed: on the decoder's device.
+        copies: how many adapters read the same rows.
+        dtype: see ``Precision``; the head and everything after it are not affected.
+
+    Returns:
+        float32 [copies, rows, completions, longest], 0 beyond a completion's end.
+    """
+    mask = packed.mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
+
+    def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+    with _autocast(decoder.device, dtype):
+        hidden = decoder.hidden(
+            packed.ids.repeat(copies, 1), packed.positions.repeat(copies, 1), attend, lora
+        )
+    hidden = hidden.view(copies, -1, hidden.shape[-1])  # [copies, rows * length, hidden]
+    states = hidden.index_select(1, packed.sources).flatten(0, 1)  # [copies * tokens, hidden]
+    head = decoder.head
+    logprobs = token_logprobs(states.to(head.dtype), head, packed.targets.repeat(copies))
+    return F.pad(logprobs.view(copies, -1), (0, 1))[:, packed.cells]
+
+
+def _autocast(device: torch.device, dtype: Precision) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else nullcontext()

@@ -1,0 +1,102 @@
+"""Generation against PEFT's own, adapter by adapter."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.errors import SpartaError
+from sparta_lite.kernels.sampling import Sampling
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="session")
+def base(base_path: Path) -> Base:
+    return load_base(base_path, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def bank(base: Base, adapter_paths: dict[str, Path]) -> Bank:
+    return load_bank(base.decoder, [read_adapter(name, path) for name, path in adapter_paths.items()])
+
+
+def mixed_prompts(count: int) -> list[Prompt]:
+    rng = random.Random(7)
+    names = ["ada", "ben", "cyd", None]
+    return [
+        Prompt(rng.choice(names), tuple(rng.randrange(256) for _ in range(rng.randrange(1, 40))), key=index)
+        for index in range(count)
+    ]
+
+
+def peft_greedy(model: PeftModel, prompt: Prompt, max_new_tokens: int) -> list[int]:
+    ids = torch.tensor([prompt.ids])
+    options = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+    }
+    if prompt.adapter is None:
+        with model.disable_adapter():
+            out = model.generate(input_ids=ids, **options)
+    else:
+        model.set_adapter(prompt.adapter)
+        out = model.generate(input_ids=ids, **options)
+    return out[0, len(prompt.ids) :].tolist()
+
+
+@pytest.mark.parametrize("places", [1, 5, 64])
+def test_greedy_equals_peft_token_by_token_whatever_shares_the_batch(
+    base: Base, bank: Bank, peft_model: PeftModel, places: int
+) -> None:
+    prompts = mixed_prompts(17)
+    responses = generate(base, bank, prompts, GREEDY, 12, places)
+    for prompt, response in zip(prompts, responses, strict=True):
+        assert list(response.ids) == peft_greedy(peft_model, prompt, 12)
+
+
+def test_rows_stop_at_the_end_of_turn_and_say_so(base: Base, bank: Bank) -> None:
+    prompts = mixed_prompts(8)
+    free = generate(base, bank, prompts, GREEDY, 12, 8)
+    target = free[0].ids[3]
+    stopping = Base(base.name, base.model, base.tokenizer, base.decoder, frozenset({target}), base.context)
+    for before, after in zip(free, generate(stopping, bank, prompts, GREEDY, 12, 3), strict=True):
+        if target in before.ids:
+            assert after.ids == before.ids[: before.ids.index(target) + 1]
+            assert after.stop == "end-of-turn"
+        else:
+            assert (after.ids, after.stop) == (before.ids, "length")
+
+
+def test_sampled_tokens_do_not_depend_on_batch_neighbours(base: Base, bank: Bank) -> None:
+    prompts = mixed_prompts(12)
+    sampling = Sampling(temperature=1.0, top_k=0, top_p=1.0)
+    together = generate(base, bank, prompts, sampling, 10, 64)
+    assert together == generate(base, bank, prompts, sampling, 10, 5)
+    assert together[3] == generate(base, bank, [prompts[3]], sampling, 10, 1)[0]
+    assert len({response.ids for response in together}) == len(prompts)
+
+
+def test_a_full_context_ends_a_row(base: Base, bank: Bank) -> None:
+    long = Prompt("ada", tuple(range(200)) + tuple(range(200)) + tuple(range(100)))
+    (response,) = generate(base, bank, [long], GREEDY, 100, 4)
+    assert (len(response.ids), response.stop) == (base.context - 500, "context")
+
+
+def test_a_prompt_without_room_is_refused(base: Base, bank: Bank) -> None:
+    with pytest.raises(SpartaError, match="prompt 0 has 512 tokens"):
+        generate(base, bank, [Prompt("ada", (1,) * 512)], GREEDY, 4, 4)
+
+
+def test_an_unknown_adapter_is_named(base: Base, bank: Bank) -> None:
+    with pytest.raises(SpartaError, match="'eve' is not in the bank; it holds ada, ben, cyd"):
+        generate(base, bank, [Prompt("eve", (1, 2))], GREEDY, 4, 4)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparta_lite.kernels import logprob
+from sparta_lite.kernels.logprob import token_logprobs
+
+
+def problem(tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(tokens, 6, generator=generator, dtype=dtype, requires_grad=True)
+    head = torch.randn(11, 6, generator=generator, dtype=dtype)
+    targets = torch.randint(11, (tokens,), generator=generator)
+    return hidden, head, targets
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_the_gradient_is_the_numerical_one(chunk: int) -> None:
+    hidden, head, targets = problem(7, torch.float64)
+    assert torch.autograd.gradcheck(lambda each: token_logprobs(each, head, targets, chunk), hidden)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_equals_a_plain_log_softmax(dtype: torch.dtype, chunk: int) -> None:
+    hidden, head, targets = problem(9, dtype)
+    weights = torch.linspace(-1, 2, 9)
+    result = token_logprobs(hidden, head, targets, chunk)
+    (gradient,) = torch.autograd.grad((result * weights).sum(), hidden)
+
+    exact = hidden.detach().double().requires_grad_()
+    plain = (exact @ head.double().T).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    (expected,) = torch.autograd.grad((plain * weights).sum(), exact)
+
+    assert result.dtype == torch.float32
+    assert gradient.dtype == dtype
+    tolerance = 2e-6 if dtype == torch.float32 else 4e-2
+    torch.testing.assert_close(result.double(), plain, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(gradient.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, targets = problem(10, torch.float32)
+    seen = []
+    linear = torch.nn.functional.linear
+
+    def watched(x: Tensor, weight: Tensor) -> Tensor:
+        seen.append(len(x))
+        return linear(x, weight)
+
+    monkeypatch.setattr(logprob.F, "linear", watched)
+    token_logprobs(hidden, head, targets, 4).sum().backward()
+    assert seen == [4, 4, 2]
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden, head, targets = problem(5, torch.float32)
+    result = token_logprobs(hidden * 1e4, head, targets)
+    assert result.isfinite().all()
+
+
+def test_no_tokens_give_no_log_probabilities() -> None:
+    hidden, head, targets = problem(0, torch.float32)
+    assert token_logprobs(hidden, head, targets).shape == (0,)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sparta_lite.campaign.events import Event, PhaseProgress, PhaseStarted, RunStarted, Warned
+from sparta_lite.show.json_lines import JsonView
+from sparta_lite.show.live import LiveView, can_show
+from sparta_lite.show.plain import PlainView
+
+Recording = Callable[..., list[Event]]
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+
+
+class Broken(io.StringIO):
+    """A pipe whose reader is gone after the first ``good`` writes."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good
+        self.attempts = 0
+
+    def write(self, text: str) -> int:
+        self.attempts += 1
+        if self.attempts > self.good:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def terminal(stream: io.StringIO, width: int = 80, height: int = 24) -> Console:
+    return Console(
+        file=stream, force_terminal=True, width=width, height=height, color_system="256", _environ={}
+    )
+
+
+def test_the_live_view_leaves_the_summary_on_the_normal_screen(
+    recording: Recording, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    with LiveView(terminal(stream)) as view:
+        for event in recording():
+            view(event)
+        view(Warned("disk\x1b[2J nearly full"))
+        print("a line from elsewhere")
+
+    live, after = stream.getvalue().split(LEAVE)
+    assert live.count(ENTER) == 1
+    assert "sparta-lite" in live
+    assert "warning: disk nearly full" in after
+    for text in ("leaderboard", "capitals", "best init", "bare base"):
+        assert text in after
+    assert "a line from elsewhere" not in stream.getvalue()
+    assert "a line from elsewhere" in capsys.readouterr().err
+
+
+def test_the_live_view_draws_while_the_run_works(recording: Recording) -> None:
+    stream = io.StringIO()
+    events = recording()
+    with LiveView(terminal(stream)) as view:
+        for event in events[:-1]:
+            view(event)
+        deadline = time.monotonic() + 10
+        while "latest duel" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert "latest duel" in stream.getvalue()
+
+
+def test_an_interrupted_live_view_restores_the_terminal(recording: Recording) -> None:
+    stream = io.StringIO()
+
+    def interrupted() -> None:
+        with LiveView(terminal(stream)) as view:
+            for event in recording()[:200]:
+                view(event)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert LEAVE in stream.getvalue()
+    assert "\x1b[?25h" in stream.getvalue()
+
+
+def test_only_a_capable_terminal_gets_the_live_view() -> None:
+    assert can_show(terminal(io.StringIO()))
+    assert not can_show(Console(file=io.StringIO()))
+    assert not can_show(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"}))
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_broken_pipe_silences_every_view_and_never_the_run(recording: Recording, good: int) -> None:
+    streams = [Broken(good), Broken(good), Broken(good)]
+    views: list[Any] = [JsonView(streams[0]), PlainView(streams[1]), LiveView(terminal(streams[2]))]
+    for view, stream in zip(views, streams, strict=True):
+        with view:
+            for event in recording(iterations=1):
+                view(event)
+        assert stream.attempts == good + 1
+
+
+@pytest.mark.parametrize("kind", ["JsonView", "PlainView"])
+def test_a_reader_that_leaves_causes_no_noise_at_exit(kind: str) -> None:
+    program = f"""
+import sys
+from sparta_lite.campaign.events import Warned
+from sparta_lite.show.json_lines import JsonView
+from sparta_lite.show.plain import PlainView
+with {kind}(sys.stdout) as view:
+    for _ in range(20000):
+        view(Warned("something"))
+print("done", file=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == "done\n"
+    assert process.returncode == 0
+
+
+def plain(events: list[Event], **arguments: Any) -> list[str]:
+    stream = io.StringIO()
+    with PlainView(stream, **arguments) as view:
+        for event in events:
+            view(event)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_name_every_phase_with_its_rate_and_end_with_the_table(recording: Recording) -> None:
+    lines = plain(recording(iterations=2))
+
+    assert lines[0] == "runs/pocket starts: base pocket, 10 adapters, 2 x 20 duels, seed 1, cpu"
+    assert "[0/2] evaluate  300 items, 3.0 s, 100/s, 2,000 tokens/s" in lines
+    assert "[1/2] generate  40 responses, 2.0 s, 20.0/s, 500 tokens/s" in lines
+    assert "[2/2] train     10 steps, 5.0 s, 2.0/s, 800 tokens/s" in lines
+    assert (
+        "[2/2] held-out  mean 0.535, best 0.580 halve, worst 0.490 capitals; best init 0.540, bare base 0.400"
+        in lines
+    )
+    assert (
+        "[1/2] standings highest halve 100.90 ±0.50, lowest capitals 100.00 ±0.50, "
+        "judge weights 10.00% to 10.00%" in lines
+    )
+    assert "finished in 1:30" in lines
+    rows = [line.split() for line in lines]
+    assert ["iterations", "mean", "best", "worst", "best", "init", "bare", "base"] in rows
+    assert ["0", "0.495", "0.540", "0.450", "0.540", "0.400"] in rows
+    assert ["2", "0.535", "0.580", "0.490", "0.540", "0.400"] in rows
+    assert lines[-1] == " mean 0.535: -0.005 against best init 0.540, +0.135 against the bare base 0.400"
+    assert "\x1b" not in "\n".join(lines)
+
+
+def test_plain_lines_without_ground_truth_end_with_reputations_and_wins(recording: Recording) -> None:
+    text = "\n".join(plain(recording(truth=False)))
+
+    assert "held-out" not in text
+    assert "best init" not in text
+    assert "reputation" in text
+    assert "100.90 ±0.50" in text
+
+
+def test_plain_lines_of_a_resumed_phase_rate_only_its_own_work() -> None:
+    lines = plain(
+        [
+            RunStarted("run", "base", "cpu", ("a", "b"), 2, 10, 1, resumed=True),
+            PhaseStarted(1, "generate", 20),
+            PhaseProgress(1, "generate", 12, 20, 0, 0.0, 5),
+            PhaseProgress(1, "generate", 14, 20, 60, 70.0, 5),
+            PhaseProgress(1, "generate", 15, 20, 70, 90.0, 5),
+        ]
+    )
+
+    assert lines == [
+        "run resumes: base base, 2 adapters, 2 x 10 duels, seed 1, cpu",
+        "[2/2] generate  14 of 20 responses, 3:30 left",
+    ]
+
+
+def test_a_resumed_run_shows_what_came_before(recording: Recording) -> None:
+    events = recording(iterations=2)
+    middle = len(events) // 2
+    resumed = RunStarted("runs/pocket", "pocket", "cpu", events[0].tribe, 2, 20, 1, True)  # type: ignore[union-attr]
+    lines = plain([resumed, *events[middle:]], earlier=events[:middle])
+
+    assert lines[-1].startswith(" mean 0.535: -0.005 against best init 0.540")
+
+
+def test_plain_lines_survive_a_stream_that_cannot_say_everything(recording: Recording) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    with PlainView(stream) as view:
+        for event in [*recording(), Warned("東京 \ud800")]:
+            view(event)
+    assert b"held-out accuracy" in raw.getvalue()
