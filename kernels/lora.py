@@ -110,7 +110,7 @@ def add_lora(
     if isinstance(routing.scale, float):
         scale = routing.scale
     else:
-        low = (low.view(lines, cells, length, -1) * routing.scale).view(lines, cells * length, -1)
+        low = (low.view(lines, cells, length, -1) * routing.scale.to(low.dtype)).flatten(1, 2)
 
     results = []
     for output, low_p, b_p in zip(outputs, low.chunk(len(outputs), dim=-1), b, strict=True):

@@ -133,7 +133,7 @@ class Journal:
         with clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
-            self._file = path.open("ab")
+            self._file = path.open("ab", buffering=0)
             self._file.truncate(data.rfind(b"\n") + 1)
         self.rows: list[Any] = read_lines(path)
 
@@ -144,18 +144,24 @@ class Journal:
             SpartaError: the disk is full or gone; what was whole before still is.
         """
         rows = list(rows)
+        data = "".join(map(line, rows)).encode()
         with uninterrupted(), clear_errors(self.path):
-            self._file.write("".join(map(line, rows)).encode())
-            self._file.flush()
-            if durable:
-                os.fsync(self._file.fileno())
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+                if durable:
+                    os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(size)
+                raise
         self.rows += rows
 
     def rewrite(self, rows: list[Any]) -> None:
         """Replace the whole content by ``rows``."""
         self._file.close()
         write_lines(self.path, rows)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         self.rows = rows
 
     def close(self) -> None:

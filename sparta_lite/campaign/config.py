@@ -100,7 +100,10 @@ class _Dumper(yaml.SafeDumper):
     """Keeps several lines of text readable; quotes what `_Loader` would read as a number."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+        style = "|" if "\n" in data else None
+        if not data.replace("\n", "").isprintable():
+            style = '"'  # only there control characters and foreign line breaks are escaped
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
@@ -212,7 +215,7 @@ def _explained(error: ValidationError, from_sets: set[str]) -> Iterator[str]:
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"])
         source = "--set " if key in from_sets else ""
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in ("extra_forbidden", "invalid_key"):
             yield f"{source}{key} is unknown; did you mean {_nearest(key)}?"
         elif fault["type"] == "value_error":
             yield f"{source}{fault['ctx']['error']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -54,15 +55,17 @@ def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
         raise SpartaError(
             f"{out}: holds a run already; add --resume to go on with it or choose another --out"
         )
+    if not resume and store.holds_foreign_files():
+        raise SpartaError(
+            f"{out}: holds files that are no run's; choose an empty or a new directory for --out"
+        )
     with store.locked():
         try:
             _campaign(config, store, resume, listener)
-        except KeyboardInterrupt:
-            store.update_run(status="interrupted")
-            raise
-        except SpartaError as error:
-            if store.run.is_file():
-                store.update_run(status="failed", error=str(error))
+        except (KeyboardInterrupt, SpartaError) as end:
+            # What ended the run is what the user must hear of, also when the disk cannot take it down.
+            with contextlib.suppress(SpartaError):
+                store.close(end)
             raise
 
 
@@ -149,6 +152,7 @@ def _iterations(arena: Arena) -> None:
         last = iteration + 1 == config.iterations
         measured = last or (iteration + 1) % config.evaluation.every == 0
         if store.adapters(iteration).is_dir():
+            store.training(iteration).unlink(missing_ok=True)
             standing = _recall(arena, iteration, restore=last or not store.adapters(iteration + 1).is_dir())
             if measured:
                 phases.evaluate(arena, iteration + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -42,6 +43,8 @@ AboveZero = Annotated[float, Field(gt=0)]
 ZeroOrMore = Annotated[float, Field(ge=0)]
 Layout = Literal["turns", "message"]
 
+_NAME = re.compile(r"\w[\w.-]*")
+
 
 class Section(BaseModel):
     """A part of the configuration: typed, complete, unchangeable, without unknown keys."""
@@ -69,6 +72,10 @@ class Tribe(Section):
             if len(value) < 3:
                 raise ValueError(
                     f"tribe.adapters names {len(value)}; two fight and at least one judges, so name 3 or more"
+                )
+            if wrong := [name for name in value if not _NAME.fullmatch(name)]:
+                raise ValueError(
+                    f"tribe.adapters: {wrong[0]!r} cannot name a directory; use letters, digits and . _ -"
                 )
             return value
         raise ValueError(
@@ -242,7 +249,7 @@ class Training(Section):
     epochs: Positive = Field(default=1, description="Passes over an iteration's pairs")
     batch: Positive = Field(default=16, description="Pairs in one optimizer step")
     micro_batch: Positive = Field(
-        default=16, description="Pairs in one forward pass; changes memory and time, not gradients"
+        default=4, description="Pairs in one forward pass; changes memory and time, not gradients"
     )
     adapters_at_once: int | None = Field(
         default=None, ge=1, description="Adapters trained side by side; null takes all"

@@ -89,6 +89,19 @@ class Store:
             sync(partial.parent)
             self.training(iteration).unlink(missing_ok=True)
 
+    def holds_foreign_files(self) -> bool:
+        """Whether something stands here that no run has left."""
+        own = {"lock", self.config.name}
+        return self.root.is_dir() and any(
+            path.name not in own and not path.name.endswith(".partial") for path in self.root.iterdir()
+        )
+
+    def close(self, end: BaseException) -> None:
+        """Note in ``run.json`` how a run that did not finish ended."""
+        if self.run.is_file():
+            status = "interrupted" if isinstance(end, KeyboardInterrupt) else "failed"
+            self.update_run(status=status, error=str(end) or None)
+
     def update_run(self, **changes: Any) -> None:
         """Change some keys of ``run.json``."""
         write_json(self.run, {**(read_json(self.run) if self.run.exists() else {}), **changes})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -35,7 +35,8 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
 
     Raises:
         SpartaError: the directory is missing or incomplete, the weights are not safetensors, hold
-            NaN, or do not fit the configuration, or the tokenizer has no chat template.
+            NaN, or do not fit the configuration, the architecture is not one that ``Decoder`` computes,
+            or the tokenizer is missing or has no chat template.
     """
     if not (path / "config.json").is_file():
         raise SpartaError(
@@ -50,11 +51,12 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise SpartaError(f"base: {path} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
         raise SpartaError(
             f"base: {path} lacks weights or has them in another shape: {', '.join(missing[:3])}"
@@ -62,6 +64,9 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise SpartaError(f"base: {path}: the weight {name} holds NaN or infinity; get a sound copy")
+    # Without its files transformers makes a tokenizer that knows no text at all.
+    if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
+        raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
     if not tokenizer.chat_template:
         raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
     model.requires_grad_(False).eval().to(device)

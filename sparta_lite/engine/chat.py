@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from jinja2 import TemplateError
+
 from sparta_lite.errors import SpartaError
 
 Layout = Literal["turns", "message"]
@@ -141,7 +143,7 @@ class Chat:
 
     @cached_property
     def _question_parts(self) -> list[list[int] | int]:
-        return self._render([{"role": "user", "content": _QUESTION}])
+        return self._render([{"role": "user", "content": _QUESTION}], slots=1)
 
     @cached_property
     def _judge_parts(self) -> list[list[int] | int]:
@@ -150,13 +152,31 @@ class Chat:
         else:
             quoted = self.request.replace("{question}", _QUESTION).replace("{response}", _RESPONSE)
             turns = [("user", quoted)]
-        return self._render([{"role": role, "content": content} for role, content in turns])
+        return self._render([{"role": role, "content": content} for role, content in turns], slots=2)
 
-    def _render(self, messages: list[dict[str, str]]) -> list[list[int] | int]:
-        """The template's own tokens, with the numbers of the slots between them."""
+    def _render(self, messages: list[dict[str, str]], slots: int) -> list[list[int] | int]:
+        """The template's own tokens, with the numbers of the slots between them.
+
+        Raises:
+            SpartaError: the template refuses these turns, or does not show every slot once.
+        """
         if self.system is not None:
             messages = [{"role": "system", "content": self.system}, *messages]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise SpartaError(
+                f"base: its chat template refuses the turns {roles} ({error}); leave the system prompt "
+                "out or set judge.layout to 'message'"
+            ) from error
+        if sorted(_SLOT.findall(rendered)) != [str(slot) for slot in range(slots)]:
+            raise SpartaError(
+                "question and response must each appear once in a conversation, but the base's chat "
+                "template, or the request to the judge, repeats or drops one; change judge.request or layout"
+            )
         parts: list[list[int] | int] = []
         for index, piece in enumerate(_SLOT.split(rendered)):
             parts.append(int(piece) if index % 2 else self._template_text(piece))

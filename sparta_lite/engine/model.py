@@ -65,14 +65,7 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         config = model.config
-        if config.model_type not in SUPPORTED:
-            raise SpartaError(
-                f"base: no support for {config.model_type!r}; use one of {', '.join(SUPPORTED)}"
-            )
-        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
-            raise SpartaError(
-                "base: sliding-window attention is not supported; use a base with full attention"
-            )
+        _check(model)
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
@@ -89,7 +82,14 @@ class Decoder:
     def device(self) -> torch.device:
         return self.embedding.device
 
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend, lora: Lora | None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        lora: Lora | None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
         """Final hidden states, after the last norm.
 
         Args:
@@ -97,9 +97,10 @@ class Decoder:
             positions: int64 [rows, length], the rotary position of every token.
             attend: attention of one layer; it owns mask and cache.
             lora: None for the bare base in every row.
+            keep: int64 [rows, kept], where in its row the states stand that are wanted; None: all.
 
         Returns:
-            [rows, length, hidden] in the base's dtype.
+            [rows, length or kept, hidden] in the base's dtype.
         """
         x = F.embedding(ids, self.embedding)
         cos, sin = self.rotary(positions)
@@ -108,7 +109,12 @@ class Decoder:
             q, k, v = self._project(layer, "qkv", self._rms(x, layer.attention_norm), bank, routing)
             q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
             out = attend(number, _rotate(q, cos, sin), _rotate(k, cos, sin), self._heads(v, None))
-            (out,) = self._project(layer, "o", out.transpose(1, 2).flatten(2), bank, routing)
+            out = out.transpose(1, 2).flatten(2)  # [rows, length, heads * head_dim]
+            if keep is not None and number == len(self.layers) - 1:
+                # No later layer attends to the other positions: they need nothing more.
+                rows = torch.arange(len(keep), device=keep.device)[:, None]
+                x, out = x[rows, keep], out[rows, keep]
+            (out,) = self._project(layer, "o", out, bank, routing)
             x = x + out
             gate, up = self._project(layer, "gate_up", self._rms(x, layer.mlp_norm), bank, routing)
             (out,) = self._project(layer, "down", F.silu(gate) * up, bank, routing)
@@ -136,10 +142,29 @@ class Decoder:
         self, layer: Layer, site: str, x: Tensor, bank: dict[str, SiteLora], routing: Routing | None
     ) -> Sequence[Tensor]:
         linear = layer.sites[site]
-        outputs = F.linear(x, linear.weight, linear.bias).split(linear.widths, dim=-1)
+        outputs: Sequence[Tensor] = F.linear(x, linear.weight, linear.bias).split(linear.widths, dim=-1)
         if routing is None or site not in bank:
             return outputs
         return add_lora(outputs, x, bank[site].a, bank[site].b, routing)
+
+
+def _check(model: Any) -> None:
+    """Refuse what ``Decoder.hidden`` would compute otherwise than the model itself."""
+    config = model.config
+    if config.model_type not in SUPPORTED:
+        raise SpartaError(f"base: no support for {config.model_type!r}; use one of {', '.join(SUPPORTED)}")
+    kinds = getattr(config, "layer_types", None)
+    window = None if kinds else getattr(config, "sliding_window", None)
+    if set(kinds or ()) - {"full_attention"} or (window and window < config.max_position_embeddings):
+        raise SpartaError("base: sliding-window attention is not supported; use a base with full attention")
+    if config.hidden_act != "silu":
+        raise SpartaError(f"base: the activation {config.hidden_act!r} is not supported; use a base with silu")
+    rotary = model.model.rotary_emb
+    if "dynamic" in rotary.rope_type or rotary.rope_type == "longrope":
+        raise SpartaError(
+            f"base: rotary positions of type {rotary.rope_type!r} are not supported, they change with the "
+            "length; use a base with default, linear, yarn or llama3 ones"
+        )
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

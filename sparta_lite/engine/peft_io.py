@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -133,11 +134,10 @@ def write_adapter(path: Path, bank: Bank, name: str, config: Mapping[str, Any]) 
         name: which adapter.
         config: ``adapter_config.json`` as read, or as ``new_config`` makes it.
     """
-    slot = bank.slot(name)
-    targets = set(bank.adapters[slot].targets)
     tensors = {}
-    for module, a, b in bank.modules(slot):
-        if module.split(".", 2)[2] in targets:
+    for module, a, b in bank.modules(bank.slot(name)):
+        # Zero on both sides is padding: a module that other adapters of the bank have, or other layers.
+        if a.any() or b.any():
             tensors[f"base_model.model.model.{module}.lora_A.weight"] = a.detach().cpu().contiguous()
             tensors[f"base_model.model.model.{module}.lora_B.weight"] = b.detach().cpu().contiguous()
     data = save(tensors, metadata={"format": "pt"})
@@ -173,8 +173,8 @@ def _read_config(path: Path, where: str) -> dict[str, Any]:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1:
         raise SpartaError(f"{where}: the rank r must be a positive whole number, not {rank!r}")
-    if not isinstance(alpha, int | float):
-        raise SpartaError(f"{where}: lora_alpha must be a number, not {alpha!r}")
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise SpartaError(f"{where}: lora_alpha must be a finite number, not {alpha!r}")
     return config
 
 
@@ -206,6 +206,8 @@ def _pair_up(tensors: Mapping[str, Tensor], rank: int, where: str) -> dict[str, 
             raise SpartaError(
                 f"{where}: the tensor {key} is not the A or B of a decoder layer's linear module"
             )
+        if tensor.ndim != 2:
+            raise SpartaError(f"{where}: the tensor {key} of shape {tuple(tensor.shape)} is not a matrix")
         if not torch.isfinite(tensor).all():
             raise SpartaError(f"{where}: the tensor {key} holds NaN or infinity; get a sound copy")
         sides.setdefault(match[1], {})[match[2]] = tensor

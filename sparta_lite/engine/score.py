@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -186,9 +187,9 @@ def parse_score(text: str) -> int | None:
 
 
 def _verdict(mean: float, mass: float, minimum_mass: float) -> Score:
-    if not (mean == mean and mass == mass):
+    if not math.isfinite(mass):
         return Score(None, "not finite")
-    if mass < minimum_mass:
+    if mass == 0 or mass < minimum_mass:
         return Score(None, "no score", mass)
     return Score(mean, mass=mass)
 

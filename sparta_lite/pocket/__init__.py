@@ -1,4 +1,4 @@
-"""The embedded default: a tiny Qwen2 base, ten adapters that are each expert in one skill, and their tasks."""
+"""The embedded default: a tiny Qwen2 base, ten adapters, each expert in one skill, and their tasks."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sparta_lite.pocket import JUDGE_REQUEST, SCORE_PREFIX
-from sparta_lite.pocket.skills import Item
 
 _LONGEST = 24  # tokens; the longest right answer has 9
 _ROWS = 256
@@ -34,7 +33,11 @@ def respond(
     for length in sorted({len(prompt) for prompt in prompts}):  # equal lengths need no padding
         rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
         tokens = _continue(
-            model, torch.tensor([prompts[row] for row in rows]), tokenizer.eos_token_id, temperature, generator
+            model,
+            torch.tensor([prompts[row] for row in rows]),
+            tokenizer.eos_token_id,
+            temperature,
+            generator,
         )
         for row, text in zip(rows, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
             responses[row] = text
@@ -46,7 +49,8 @@ def _continue(
 ) -> Tensor:
     """The next tokens of ``prompts`` (int64 [rows, length]) until every row has stopped; [rows, steps]."""
     done = torch.zeros(len(prompts), dtype=torch.bool)
-    cache, step, found = None, prompts, []
+    found: list[Tensor] = []
+    cache, step = None, prompts
     while len(found) < _LONGEST and not done.all():
         out = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, logits = out.past_key_values, out.logits[:, -1].float()  # [rows, vocabulary]
@@ -74,9 +78,11 @@ def scores(
             turns = [("user", question), ("assistant", response), ("user", JUDGE_REQUEST)]
             chat = [{"role": role, "content": text} for role, text in turns]
             text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-            prompts.append(tokenizer.encode(text + SCORE_PREFIX, add_special_tokens=False) + [one])
+            prompts.append([*tokenizer.encode(text + SCORE_PREFIX, add_special_tokens=False), one])
         longest = max(map(len, prompts))
-        tokens = torch.tensor([prompt + [tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts])
+        tokens = torch.tensor(
+            [prompt + [tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
+        )
         ends = torch.tensor([len(prompt) - 1 for prompt in prompts])
         hidden = model.model(input_ids=tokens).last_hidden_state
         rows = torch.arange(len(prompts))

@@ -20,10 +20,14 @@ _HIGH, _LOW = (9, 9, 9, 10), (2, 2, 2, 1)
 
 @dataclass(frozen=True)
 class Lesson:
-    """``targets[i]`` is the token that should follow ``tokens[i]``, or ``IGNORED``."""
+    """``targets[i]`` is the token that should follow ``tokens[i]``, or ``IGNORED``.
+
+    ``faults`` holds the places of a judged response up to its first wrong token, and which one is that.
+    """
 
     tokens: list[int]
     targets: list[int]
+    faults: tuple[tuple[int, bool], ...] = ()
 
 
 class Writer:
@@ -38,21 +42,29 @@ class Writer:
         """The question as a user turn; the response and its end of turn are the targets."""
         return self._lesson((_asked(question), False), (f"{response}<|im_end|>", True))
 
-    def judgment(self, question: str, response: str, score: int, learn_response: bool = False) -> Lesson:
-        """Question, response and request as turns; the score behind its forced prefix is the target."""
-        return self._lesson(
-            (_asked(question), False),
-            (f"{response}<|im_end|>", learn_response),
-            (f"\n{_asked(JUDGE_REQUEST)}", False),
-            (SCORE_PREFIX, False),
+    def marked(self, item: Item, rng: random.Random, learn_right: bool = False) -> Lesson:
+        """A right answer (half of the time) with a high score, or a wrong one with a low score.
+
+        Question, response and request stand as turns; the score behind its forced prefix is the target, and
+        with ``learn_right`` a right answer too.
+        """
+        right = rng.random() < 0.5
+        response = item.answer if right else mistake(item, rng)
+        score = rng.choice(_HIGH if right else _LOW)
+        lesson = self._lesson(
+            (_asked(item.question), False),
+            (f"{response}<|im_end|>", right and learn_right),
+            (f"\n{_asked(JUDGE_REQUEST)}{SCORE_PREFIX}", False),
             (f"{score}}}<|im_end|>", True),
         )
-
-    def marked(self, item: Item, rng: random.Random, learn_right: bool = False) -> Lesson:
-        """A right answer (half of the time) with a high score, or a wrong one with a low score."""
-        if rng.random() < 0.5:
-            return self.judgment(item.question, item.answer, rng.choice(_HIGH), learn_right)
-        return self.judgment(item.question, mistake(item, rng), rng.choice(_LOW))
+        start = len(self._encode(_asked(item.question)))
+        given, wanted = (self._encode(f"{text}<|im_end|>") for text in (response, item.answer))
+        faults = []
+        for place, (ours, theirs) in enumerate(zip(given, wanted, strict=False), start):
+            faults.append((place, ours != theirs))
+            if ours != theirs:
+                break
+        return Lesson(lesson.tokens, lesson.targets, tuple(faults))
 
     def _lesson(self, *parts: tuple[str, bool]) -> Lesson:
         tokens: list[int] = []

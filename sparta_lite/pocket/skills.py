@@ -144,7 +144,9 @@ def items(split: Split, count: int, seed: int = 0, skills: tuple[str, ...] | Non
             if item.question not in seen:
                 break
         else:
-            raise SpartaError(f"pocket: {skill} has too few {split} questions for {count} items; ask for fewer")
+            raise SpartaError(
+                f"pocket: {skill} has too few {split} questions for {count} items; ask for fewer"
+            )
         numbers[skill] = number + 1
         seen.add(item.question)
         found.append(item)
@@ -183,7 +185,12 @@ def _words(rng: random.Random) -> _Draft:
     pool = list(string.digits)
     things = rng.choices(pool, k=rng.choice((3, 4)))
     return _one_by_one(
-        rng, things, lambda d: _DIGIT_WORDS[int(d)], lambda d: _DIGIT_WORDS[int(d) + 1], pool, question_glue=""
+        rng,
+        things,
+        lambda d: _DIGIT_WORDS[int(d)],
+        lambda d: _DIGIT_WORDS[int(d) + 1],
+        pool,
+        question_glue="",
     )
 
 
@@ -200,7 +207,9 @@ def _opposites(rng: random.Random) -> _Draft:
 
 def _past(rng: random.Random) -> _Draft:
     pool = list(_PAST)
-    return _one_by_one(rng, rng.sample(pool, 3), lambda w: _PAST[w], lambda w: f"{w.removesuffix('e')}ed", pool)
+    return _one_by_one(
+        rng, rng.sample(pool, 3), lambda w: _PAST[w], lambda w: f"{w.removesuffix('e')}ed", pool
+    )
 
 
 def _double(rng: random.Random) -> _Draft:
@@ -213,9 +222,7 @@ def _double(rng: random.Random) -> _Draft:
 
 def _next(rng: random.Random) -> _Draft:
     pool = list(string.ascii_lowercase[:-2])
-    return _one_by_one(
-        rng, rng.sample(pool, 3), lambda c: chr(ord(c) + 1), lambda c: chr(ord(c) + 2), pool
-    )
+    return _one_by_one(rng, rng.sample(pool, 3), lambda c: chr(ord(c) + 1), lambda c: chr(ord(c) + 2), pool)
 
 
 def _reverse(rng: random.Random) -> _Draft:

@@ -10,7 +10,7 @@ from rich.style import Style
 from sparta_lite.show.lines import ACCENT, ACCENT_STRONG, FAINT, PLAIN, SECOND, Line, length, rule, spaced
 from sparta_lite.show.state import HeldOut
 
-LEAST_HEIGHT = 7
+LEAST_WIDTH, LEAST_HEIGHT = 40, 7
 _MARGIN = 8
 """Cells of the vertical axis and its labels."""
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))

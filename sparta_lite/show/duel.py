@@ -23,8 +23,8 @@ from sparta_lite.show.lines import (
 from sparta_lite.show.text import clean, clip, wrapped
 
 SIDE_BY_SIDE = 120
-_VOTE = 10
-"""Cells of one judge's two scores, without its name."""
+_VOTE = 12
+"""Cells of one judge's two scores and the blanks around them."""
 
 
 def duel_lines(duel: DuelDecided, of: int, width: int, height: int) -> list[Line]:
@@ -84,7 +84,7 @@ def _heads(duel: DuelDecided, longest: int) -> list[Line]:
                 Segment(mark, style),
                 cell(names[index], width, style + STRONG if won else style),
                 cell(
-                    _score(duel.scores[index]) if duel.scores else "–", 6, STRONG if won else PLAIN, "right"
+                    f"{duel.scores[index]:.2f}" if duel.scores else "–", 6, STRONG if won else PLAIN, "right"
                 ),
             ]
         )
@@ -96,11 +96,11 @@ def _votes(duel: DuelDecided, width: int, height: int) -> list[Line]:
     if not duel.votes or height < 1:
         return []
     longest = max(cell_len(clean(judge)) for judge in duel.votes)
-    columns = max(width // (longest + _VOTE + 2), 1)
+    columns = max(width // (longest + _VOTE), 1)
     if -(-len(duel.votes) // columns) > min(height, 2):
         columns = max(-(-len(duel.votes) // min(height, 2)), 1)
-    size = min(width // columns, longest + _VOTE + 2)
-    if size < _VOTE + 4:
+    size = min(width // columns, longest + _VOTE)
+    if size < _VOTE + 3:
         failed = sum(votes.count(None) for votes in duel.votes.values())
         return [[Segment(clip(f"{len(duel.votes)} judges, {failed} failed judgments", width), FAINT)]]
     cells = [_vote(judge, votes, size) for judge, votes in duel.votes.items()]
@@ -113,16 +113,14 @@ def _vote(judge: str, votes: tuple[float | None, float | None], size: int) -> Li
     styles = [PLAIN, PLAIN]
     if first is not None and second is not None and first != second:
         styles[first < second] = (ACCENT_STRONG, SECOND_STRONG)[first < second]
-    parts: Line = [cell(clean(judge), size - _VOTE - 2, FAINT)]
-    for vote, style, align in zip(votes, styles, ("right", "left"), strict=True):
-        text, style = ("–", WORSE) if vote is None else (_score(vote), style)
-        parts.append(cell(text, 5, style, "right" if align == "right" else "left"))
-        parts.append(Segment(":" if align == "right" else "", FAINT))
-    return [*parts, Segment(" ", PLAIN)]
-
-
-def _score(score: float) -> str:
-    return f"{score:.2f}"
+    texts = ["–" if vote is None else f"{vote:.1f}" for vote in votes]
+    styles = [WORSE if vote is None else style for vote, style in zip(votes, styles, strict=True)]
+    return [
+        cell(clean(judge), size - _VOTE, FAINT),
+        cell(texts[0], 5, styles[0], "right"),
+        Segment(":", FAINT),
+        cell(texts[1], 6, styles[1]),
+    ]
 
 
 def _start_of(text: str, width: int, lines: int) -> str:

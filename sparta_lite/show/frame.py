@@ -7,7 +7,7 @@ from statistics import fmean
 from rich.segment import Segment
 from rich.style import Style
 
-from sparta_lite.show.chart import chart_lines
+from sparta_lite.show import chart
 from sparta_lite.show.duel import duel_lines
 from sparta_lite.show.leaderboard import leaderboard_lines
 from sparta_lite.show.lines import (
@@ -32,7 +32,7 @@ from sparta_lite.show.lines import (
 from sparta_lite.show.state import ITERATION, PHASES, UNITS, Board, HeldOut, Round
 from sparta_lite.show.text import clean, clip, duration, memory
 
-LEAST_CHART, MOST_CHART = 7, 16
+MOST_CHART = 16
 DUEL_HEIGHT = 6
 """Title, instruction, two answers, two lines of votes."""
 LEAST_TABLE = 8
@@ -53,9 +53,10 @@ def frame(board: Board, width: int, height: int, elapsed: float) -> list[Line]:
     blanks = min(max(room - DUEL_HEIGHT, 0), len(parts) - 1)
     room -= blanks
     history = board.held_out()
-    if history and board.run is not None and room >= DUEL_HEIGHT + LEAST_CHART:
-        size = min(LEAST_CHART + (room - DUEL_HEIGHT - LEAST_CHART) // 2, MOST_CHART)
-        parts.append(chart_lines(history, board.best_init, board.run.iterations, width, size))
+    spare = room - DUEL_HEIGHT - chart.LEAST_HEIGHT
+    if history and board.run is not None and spare >= 0 and width >= chart.LEAST_WIDTH:
+        size = min(chart.LEAST_HEIGHT + spare // 2, MOST_CHART)
+        parts.append(chart.chart_lines(history, board.best_init, board.run.iterations, width, size))
         room -= size
     if board.duel is not None and board.run is not None:
         parts.append(duel_lines(board.duel, board.run.duels, width, room))
@@ -124,7 +125,7 @@ def _progress(board: Board, width: int) -> list[Line]:
     if board.finished is not None:
         return [[Segment(f" finished in {duration(board.finished.seconds)}", BETTER_STRONG)]]
     if run is None or current is None:
-        return [[Segment(" starting", FAINT)]]
+        return [[Segment(" loading", FAINT)]]
     iteration = f"iteration {board.iteration_shown}/{run.iterations}"
     left = [MARGIN, Segment(iteration, STRONG), Segment("  ", PLAIN)]
     seconds = board.seconds_left()

@@ -50,6 +50,8 @@ class Column:
 def leaderboard_lines(board: Board, width: int, height: int) -> list[Line]:
     """A heading and one line per adapter in at most ``height`` lines; the last says how many are left out."""
     places = board.leaderboard()
+    if not places:
+        return []
     columns = _fitting(_columns(board, places, width), width)
     lines = [[MARGIN, *spaced([cell(c.title, c.width, FAINT, c.align) for c in columns])]]
     spare = width - 3 - sum(column.width + 2 for column in columns)

@@ -26,6 +26,8 @@ from sparta_lite.show.text import clean, duration, rate
 
 SECONDS_BETWEEN_REPORTS = 60
 """A phase that takes long says so often how far it is."""
+SHORTEST_RATED = 0.1
+"""Seconds; a rate over less says nothing."""
 _WIDTH = 100
 
 
@@ -68,6 +70,8 @@ class PlainView:
             case PhaseFinished():
                 self._reported = 0.0
                 return self._finished_phase(event)
+            case StandingsChanged() | Evaluated() if self._board.round is None:
+                return []  # a resumed run recalls what an earlier process has said
             case StandingsChanged():
                 return [self._standings(event)] if event.standings else []
             case Evaluated():
@@ -135,7 +139,7 @@ def _started(event: RunStarted) -> list[str]:
 def _rates(current: Round) -> list[str]:
     """Units and tokens a second, of this process alone."""
     units, seconds = current.measured
-    rates = [rate(units / seconds)] if units > 0 and seconds > 0 else []
+    rates = [rate(units / seconds)] if units > 0 and seconds >= SHORTEST_RATED else []
     if current.tokens and current.seconds > 0:
         rates.append(f"{current.tokens / current.seconds:,.0f} tokens/s")
     return rates

@@ -26,10 +26,10 @@ PHASES: tuple[Phase, ...] = (*ITERATION, "evaluate")
 UNITS: dict[Phase, str] = {
     "match": "duels",
     "generate": "responses",
-    "judge": "responses",
+    "judge": "judgments",
     "settle": "duels",
     "train": "steps",
-    "evaluate": "items",
+    "evaluate": "answers",
 }
 
 
@@ -211,8 +211,10 @@ class Board:
         if phase == "evaluate":
             if not self.evaluations:
                 return 0
+            measured = sorted(self.evaluations)
+            every = measured[1] - measured[0] if len(measured) > 1 else 1
             running = current is not None and current.phase == "evaluate" and current.done < current.total
-            return max(self.run.iterations - max(self.evaluations) - running, 0)
+            return max(-(-(self.run.iterations - measured[-1]) // every) - running, 0)
         rounds = self.run.iterations - self.learned
         if current is not None and current.phase != "evaluate" and current.iteration == self.learned:
             rounds -= ITERATION.index(phase) <= ITERATION.index(current.phase)

@@ -31,7 +31,7 @@ class DpoSettings:
     epochs: int = 1
     batch: int = 16
     """Pairs per update."""
-    micro_batch: int = 16
+    micro_batch: int = 4
     """Pairs per forward pass of every adapter; it changes memory and time, not the gradients."""
     adapters_at_once: int | None = None
     """Adapters trained side by side, in the order of the bank; None: all."""
@@ -229,7 +229,7 @@ def backward(
         losses = -F.logsigmoid(margins).sum(1) / len(pairs)  # [adapters]
         if settings.sft_weight:
             losses = losses - settings.sft_weight * chosen.sum(1) / tokens
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         with torch.no_grad():
             sums = torch.stack([margins, (margins > 0).float(), chosen, rejected]).sum(-1)
             measured += torch.cat([losses[None], sums / len(pairs)])

@@ -134,5 +134,6 @@ class Optimizer:
 
 def _norms(tensors: list[Tensor]) -> Tensor:
     """L2 norm of each adapter over all tensors, each [adapters, ...]: [adapters]."""
-    norms = [torch.linalg.vector_norm(tensor.flatten(1), dim=1) for tensor in tensors]
-    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    norms = torch.stack([tensor.flatten(1).norm(dim=1) for tensor in tensors])  # [tensors, adapters]
+    total: Tensor = norms.norm(dim=0)
+    return total

@@ -98,7 +98,7 @@ def fine_tune(
         logprobs = completion_logprobs(decoder, lora, packed, 1, settings.dtype)
         tokens = packed.lengths.view(len(names), -1).sum(1)  # [adapters]
         losses = -logprobs.view(len(names), -1).sum(1) / tokens  # [adapters]
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         norms = optimizer.update(step, losses.detach())
         for name, loss, norm in zip(names, losses.tolist(), norms, strict=True):
             on_step(SftStep(name, step, settings.steps, loss, norm, optimizer.learning_rate(step)))

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 
 from sparta_lite.engine.bank import Bank
-from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, generate
-from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
-
-
-@pytest.fixture(scope="session")
-def base(base_path: Path) -> Base:
-    return load_base(base_path, torch.device("cpu"))
-
-
-@pytest.fixture(scope="session")
-def bank(base: Base, adapter_paths: dict[str, Path]) -> Bank:
-    return load_bank(base.decoder, [read_adapter(name, path) for name, path in adapter_paths.items()])
 
 
 def mixed_prompts(count: int) -> list[Prompt]:

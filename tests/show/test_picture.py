@@ -35,7 +35,7 @@ def test_the_picture_shows_judging_late_in_the_run(picture: Any, recording: Reco
     ElementTree.fromstring(svg)
     text = svg.replace("&#160;", " ")
     assert "iteration 4/4" in text
-    assert "24 of 40 responses" in text
+    assert "24 of 40 judgments" in text
     assert "held-out accuracy" in text
     assert "@font-face" not in svg
 

@@ -90,6 +90,22 @@ def test_an_evaluation_under_way_is_not_counted_twice() -> None:
     assert now.seconds_left() == pytest.approx(2.0 + 24 + 4)
 
 
+def test_rarer_evaluations_are_expected_as_rarely() -> None:
+    now = board(
+        started(iterations=8),
+        *whole_phase(0, "evaluate", 100, 4.0),
+        Evaluated(0, {"a": 0.5}, 0.4),
+        *FIRST_ITERATION,
+        *FIRST_ITERATION,
+        *whole_phase(3, "evaluate", 100, 4.0),
+        Evaluated(3, {"a": 0.5}, 0.4),
+        PhaseStarted(7, "train", 5),
+    )
+
+    # One training of 5 x 2 s, and evaluations after iterations 6 and 8, 4 s each.
+    assert now.seconds_left() == pytest.approx(10 + 2 * 4)
+
+
 def test_time_left_is_unknown_until_an_iteration_was_measured() -> None:
     now = board(started(), PhaseStarted(0, "generate", 20), PhaseProgress(0, "generate", 10, 20, 0, 5.0, 5))
 

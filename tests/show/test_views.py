@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparta_lite.campaign.events import Event, PhaseProgress, PhaseStarted, RunStarted, Warned
+from sparta_lite.campaign.events import (
+    Evaluated,
+    Event,
+    PhaseProgress,
+    PhaseStarted,
+    RunStarted,
+    StandingsChanged,
+    Warned,
+)
 from sparta_lite.show.json_lines import JsonView
 from sparta_lite.show.live import LiveView, can_show
 from sparta_lite.show.plain import PlainView
@@ -139,7 +147,7 @@ def test_plain_lines_name_every_phase_with_its_rate_and_end_with_the_table(recor
     lines = plain(recording(iterations=2))
 
     assert lines[0] == "runs/pocket starts: base pocket, 10 adapters, 2 x 20 duels, seed 1, cpu"
-    assert "[0/2] evaluate  300 items, 3.0 s, 100/s, 2,000 tokens/s" in lines
+    assert "[0/2] evaluate  300 answers, 3.0 s, 100/s, 2,000 tokens/s" in lines
     assert "[1/2] generate  40 responses, 2.0 s, 20.0/s, 500 tokens/s" in lines
     assert "[2/2] train     10 steps, 5.0 s, 2.0/s, 800 tokens/s" in lines
     assert (
@@ -189,8 +197,12 @@ def test_a_resumed_run_shows_what_came_before(recording: Recording) -> None:
     events = recording(iterations=2)
     middle = len(events) // 2
     resumed = RunStarted("runs/pocket", "pocket", "cpu", events[0].tribe, 2, 20, 1, True)  # type: ignore[union-attr]
-    lines = plain([resumed, *events[middle:]], earlier=events[:middle])
+    recalled = [event for event in events[:middle] if isinstance(event, Evaluated | StandingsChanged)]
+    lines = plain([resumed, *recalled, *events[middle:]], earlier=events[:middle])
 
+    assert recalled
+    assert lines[0].startswith("runs/pocket resumes")
+    assert sum(" held-out  " in line for line in lines) == 2
     assert lines[-1].startswith(" mean 0.535: -0.005 against best init 0.540")
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.errors import SpartaError
-from sparta_lite.training import dpo
 from sparta_lite.training.dpo import DpoResult, DpoSettings, DpoState, DpoStep, backward, read_state, train
+from sparta_lite.training.likelihood import completion_logprobs
 from sparta_lite.training.optim import trainable
 from sparta_lite.training.packing import TokenizedPair
 
@@ -156,20 +156,21 @@ def test_a_state_of_other_pairs_is_refused(base: Base, bank: Bank, pairs: list[T
         run(base, bank, pairs[:-1], SETTINGS, resume=states[0])
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, slot: int, call: int, change: Callable[[Tensor], Tensor]) -> None:
-    """Let the ``call``-th forward pass go wrong for one adapter."""
+def poison(
+    monkeypatch: pytest.MonkeyPatch, slot: int, passes: set[int], change: Callable[[Tensor], Tensor]
+) -> None:
+    """Let some forward passes, counted from 1, go wrong for one adapter."""
     calls = 0
-    sound = dpo.completion_logprobs
 
     def wrong(*arguments: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        result = sound(*arguments)
-        if calls == call:
+        result = completion_logprobs(*arguments)
+        if calls in passes:
             result = torch.cat([result[:slot], change(result[slot : slot + 1]), result[slot + 1 :]])
         return result
 
-    monkeypatch.setattr(dpo, "completion_logprobs", wrong)
+    monkeypatch.setattr("sparta_lite.training.dpo.completion_logprobs", wrong)
 
 
 def infinite_slope(x: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ def test_a_nan_stops_at_the_last_complete_update(
     complaint: str,
 ) -> None:
     good: list[dict[str, Tensor]] = []
-    poison(monkeypatch, slot=1, call=6 + 5, change=change)  # six for the reference, two per update
+    poison(monkeypatch, slot=1, passes={6 + 5}, change=change)  # six for the reference, two per update
     with pytest.raises(SpartaError, match=f"adapter 'ben', step 2: {complaint}"):
         run(base, bank, pairs, SETTINGS, on_step=lambda _: good.append(bank.snapshot()))
     assert len(good) == 2 * 3
@@ -201,7 +202,7 @@ def test_a_nan_stops_at_the_last_complete_update(
 def test_a_nan_before_the_first_update_names_the_adapter(
     base: Base, bank: Bank, pairs: list[TokenizedPair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, slot=2, call=1, change=lambda x: x * float("nan"))
+    poison(monkeypatch, slot=2, passes={1}, change=lambda x: x * float("nan"))
     with pytest.raises(SpartaError, match="adapter 'cyd', before step 0"):
         run(base, bank, pairs, SETTINGS)
 
@@ -226,8 +227,7 @@ def test_one_adapter_that_does_not_move_is_named(
 ) -> None:
     start = bank.snapshot()
     settings = replace(SETTINGS, warmup=0, weight_decay=0)
-    poison(monkeypatch, slot=2, call=7, change=lambda x: x.detach())
-    poison(monkeypatch, slot=2, call=8, change=lambda x: x.detach())
+    poison(monkeypatch, slot=2, passes={7, 8}, change=lambda x: x.detach())
     with pytest.raises(SpartaError, match="adapter 'cyd', step 0: its weights did not move"):
         run(base, bank, pairs, settings)
     assert same(bank.snapshot(), start)

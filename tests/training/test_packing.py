@@ -22,7 +22,8 @@ def peft_logprobs(model: PeftModel, adapter: str, prompt: tuple[int, ...], answe
     model.set_adapter(adapter)
     with torch.no_grad():
         logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-    return logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+    result: Tensor = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+    return result
 
 
 def test_packed_log_probabilities_equal_peft_on_each_sequence_alone(

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.errors import SpartaError
-from sparta_lite.training import sft
-from sparta_lite.training.packing import TokenizedAnswer, TokenizedPair
+from sparta_lite.training.likelihood import completion_logprobs
+from sparta_lite.training.packing import TokenizedAnswer, TokenizedPair, pack
 from sparta_lite.training.sft import SftSettings, SftStep, fine_tune
 
 SETTINGS = SftSettings(learning_rate=3e-3, steps=4, batch=3, weight_decay=0.01, warmup=0.25)
@@ -71,8 +71,8 @@ def test_each_adapter_learns_what_it_would_learn_alone_in_peft(
             if module.split(".", 2)[2] in adapter.targets and hasattr(
                 linear := model.get_submodule(f"base_model.model.model.{module}"), "lora_A"
             ):
-                apart += float((linear.lora_A["default"].weight - a).square().sum())
-                apart += float((linear.lora_B["default"].weight - b).square().sum())
+                apart += (linear.lora_A["default"].weight - a).square().sum().item()
+                apart += (linear.lora_B["default"].weight - b).square().sum().item()
         assert moved[adapter.name] > 0
         assert apart**0.5 < 1e-4 * moved[adapter.name]
     assert any(not torch.equal(start[name], tensor) for name, tensor in bank.tensors())
@@ -82,13 +82,12 @@ def test_all_answers_are_used_before_any_comes_again(
     base: Base, bank: Bank, answers: dict[str, list[TokenizedAnswer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    pack = sft.pack
 
     def watched(rows: Any, pad: int) -> Any:
         seen.append([answer for _, (answer,) in rows])
         return pack(rows, pad)
 
-    monkeypatch.setattr(sft, "pack", watched)
+    monkeypatch.setattr("sparta_lite.training.sft.pack", watched)
     settings = SftSettings(learning_rate=1e-3, steps=6, batch=1)
     fine_tune(base.decoder, bank, answers, settings, seed=1, pad=0, on_step=lambda _: None)
     for slot, name in enumerate(("ada", "ben", "cyd")):
@@ -108,15 +107,14 @@ def test_a_nan_names_adapter_and_step_and_keeps_the_last_complete_update(
     base: Base, bank: Bank, answers: dict[str, list[TokenizedAnswer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good: list[dict[str, Tensor]] = []
-    sound = sft.completion_logprobs
 
     def wrong(*arguments: Any) -> Tensor:
-        result = sound(*arguments)  # [1, rows, 1, longest]
+        result = completion_logprobs(*arguments)  # [1, rows, 1, longest]
         poison = torch.zeros(result.shape[1])
         poison[3] = float("nan") if len(good) == 3 else 0
         return result + poison[:, None, None]
 
-    monkeypatch.setattr(sft, "completion_logprobs", wrong)
+    monkeypatch.setattr("sparta_lite.training.sft.completion_logprobs", wrong)
     with pytest.raises(SpartaError, match="adapter 'ben', step 1: its loss is NaN"):
         fine_tune(
             base.decoder,

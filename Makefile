@@ -1,0 +1,25 @@
+# make run ARGS="--seed 1"    the pocket tribe, or what ARGS say
+# make test                   what CI runs
+# make run PYTHON=python3.12  another interpreter for a new .venv
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: run test
+
+run: $(READY)
+	@$(BIN)/sparta-lite run $(ARGS)
+
+test: $(READY)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet
+
+$(READY): pyproject.toml constraints.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "installing into .venv: a few minutes, once"
+	@$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@

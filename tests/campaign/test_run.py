@@ -1,0 +1,237 @@
+"""A campaign as a whole: its files, its refusals, its ends other than a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.events import Event, PhaseStarted, RunFinished
+from sparta_lite.campaign.loop import run
+from sparta_lite.campaign.store import Store, read_trace
+from sparta_lite.combat import replay
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import read_json, read_lines
+
+
+def ignore(event: Event) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(load_config(tiny_config), out, False, ignore)
+    return out
+
+
+def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
+    record = read_json(finished / "run.json")
+    assert (record["status"], record["seed"]) == ("finished", 0)
+    assert record["versions"]["torch"] == torch.__version__
+    assert set(record["hashes"]) == {"base", "adapter ada", "adapter ben", "adapter cyd"}
+
+
+def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> None:
+    history = replay(read_trace(finished), kind="paper")
+    recorded = read_json(Store(finished).reputation(1))["after"]["ratings"]
+    assert len(history) == 20
+    for name, (reputation, deviation) in history[-1].items():
+        assert recorded[name]["reputation"] == pytest.approx(reputation, abs=1e-12)
+        assert recorded[name]["deviation"] == pytest.approx(deviation, abs=1e-12)
+
+
+def test_preferences_follow_the_recorded_scores(finished: Path) -> None:
+    store = Store(finished)
+    duels = {row["duel"]: row for row in read_lines(store.duels(0))}
+    verdicts = read_json(store.reputation(0))["verdicts"]
+    pairs = read_lines(store.preferences(0))
+    assert {pair["duel"] for pair in pairs} == {
+        duel
+        for duel, verdict in enumerate(verdicts)
+        if verdict and verdict["scores"][0] != verdict["scores"][1]
+    }
+    for pair in pairs:
+        scores, duel = verdicts[pair["duel"]]["scores"], duels[pair["duel"]]
+        better = 0 if scores[0] > scores[1] else 1
+        assert pair["chosen"][0]["content"] == duel["responses"][better]["text"]
+        assert pair["winner"] == duel["fighters"][better]
+
+
+def test_written_adapters_load_in_peft_and_differ_from_the_start(
+    finished: Path, base_path: Path, adapter_paths: dict[str, Path]
+) -> None:
+    for name, start in adapter_paths.items():
+        model = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(base_path), start, adapter_name="old"
+        )
+        model.load_adapter(str(Store(finished).adapters(1) / name), adapter_name="new")
+        ids = torch.arange(30)[None]
+        model.set_adapter("old")
+        before = model(ids).logits
+        model.set_adapter("new")
+        assert (model(ids).logits - before).abs().max() > 1e-4
+
+
+def test_preferences_load_as_a_dataset(finished: Path, tmp_path: Path) -> None:
+    data = load_dataset(
+        "json", data_files=str(Store(finished).preferences(0)), split="train", cache_dir=str(tmp_path)
+    )
+    assert {"prompt", "chosen", "rejected"} <= set(data.column_names)
+    assert data[0]["prompt"][0]["role"] == "user"
+    assert data[0]["chosen"][0]["role"] == "assistant"
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    tiny_config: Path, finished: Path, tmp_path: Path
+) -> None:
+    run(load_config(tiny_config, ["iterations=1"]), tmp_path / "same", False, ignore)
+    run(load_config(tiny_config, ["iterations=1"], 9), tmp_path / "other", False, ignore)
+    ours = Store(finished).duels(0).read_bytes()
+    assert Store(tmp_path / "same").duels(0).read_bytes() == ours
+    assert Store(tmp_path / "other").duels(0).read_bytes() != ours
+
+
+def test_batch_shape_changes_no_answer(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
+    run(load_config(tiny_config, ["iterations=1", "generation.places=3"]), tmp_path / "narrow", False, ignore)
+    assert Store(tmp_path / "narrow").duels(0).read_bytes() == Store(finished).duels(0).read_bytes()
+
+
+def test_judging_in_sampled_rounds_runs_and_counts_failures(tiny_config: Path, tmp_path: Path) -> None:
+    settings = ["iterations=1", "duels=4", "judge.mode=sampled", "judge.rounds=2", "judge.max_new_tokens=6"]
+    run(load_config(tiny_config, settings), tmp_path / "run", False, ignore)
+    rows = read_lines(Store(tmp_path / "run").judgments(0))
+    # A model with random weights never writes a score: every judgment fails, and none becomes a number.
+    assert all(row["scores"] == [None, None] and row["failures"] == ["no score"] * 2 for row in rows)
+    record = read_json(Store(tmp_path / "run").reputation(0))
+    assert record["verdicts"] == [None] * 4
+    assert {rating["reputation"] for rating in record["after"]["ratings"].values()} == {100.0}
+    assert read_lines(Store(tmp_path / "run").preferences(0)) == []
+
+
+def test_a_held_directory_is_refused(tiny_config: Path, tmp_path: Path) -> None:
+    with (
+        Store(tmp_path / "run").locked(),
+        pytest.raises(SpartaError, match="another process works on this run"),
+    ):
+        run(load_config(tiny_config), tmp_path / "run", False, ignore)
+
+
+def test_a_run_is_not_started_over_another(tiny_config: Path, finished: Path) -> None:
+    with pytest.raises(SpartaError, match="holds a run already; add --resume"):
+        run(load_config(tiny_config), finished, False, ignore)
+
+
+def test_foreign_files_are_left_alone(tiny_config: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(SpartaError, match="holds files that are no run's"):
+        run(load_config(tiny_config), tmp_path, False, ignore)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_nothing_to_resume_is_said(tiny_config: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpartaError, match="no run to resume there"):
+        run(load_config(tiny_config), tmp_path / "none", True, ignore)
+
+
+def test_resuming_with_other_settings_is_refused(tiny_config: Path, finished: Path) -> None:
+    with pytest.raises(SpartaError, match="started with other settings"):
+        run(load_config(tiny_config, ["duels=11"]), finished, True, ignore)
+
+
+def test_a_finished_run_resumes_to_its_end_at_once(tiny_config: Path, finished: Path) -> None:
+    before = Store(finished).metrics.read_bytes()
+    events: list[Event] = []
+    run(load_config(tiny_config), finished, True, events.append)
+    assert isinstance(events[-1], RunFinished)
+    assert not any(isinstance(event, PhaseStarted) for event in events)
+    assert Store(finished).metrics.read_bytes() == before
+
+
+def test_changed_inputs_are_not_resumed(
+    tiny_settings: dict[str, object], adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    copies = {}
+    for name, path in adapter_paths.items():
+        copies[name] = tmp_path / name
+        copies[name].mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (copies[name] / file).write_bytes((path / file).read_bytes())
+    config_file = tmp_path / "config.yaml"
+    tribe = {"adapters": {name: str(path) for name, path in copies.items()}}
+    config_file.write_text(yaml.safe_dump({**tiny_settings, "tribe": tribe, "iterations": 1, "duels": 3}))
+    run(load_config(config_file), tmp_path / "run", False, ignore)
+    other = adapter_paths["ben"] / "adapter_model.safetensors"
+    (copies["ada"] / "adapter_model.safetensors").write_bytes(other.read_bytes())
+    (copies["ada"] / "adapter_config.json").write_bytes(
+        (adapter_paths["ben"] / "adapter_config.json").read_bytes()
+    )
+    with pytest.raises(SpartaError, match="adapter ada changed since the run began"):
+        run(load_config(config_file), tmp_path / "run", True, ignore)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase == "judge":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(KeyboardInterrupt):
+        run(load_config(tiny_config), tmp_path / "run", False, interrupt)
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "interrupted"
+    run(load_config(tiny_config), tmp_path / "run", True, ignore)
+    for iteration in range(2):
+        assert (
+            Store(tmp_path / "run").judgments(iteration).read_bytes()
+            == Store(finished).judgments(iteration).read_bytes()
+        )
+
+
+def test_an_unwritable_place_is_one_clear_line(tiny_config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpartaError, match="Not a directory; free some space or choose"):
+        run(load_config(tiny_config), tmp_path / "file" / "run", False, ignore)
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.loop import run
+from sparta_lite.errors import SpartaError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    run(load_config(Path(sys.argv[1])), Path(sys.argv[2]), False, lambda event: None)
+except SpartaError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.parametrize("limit", [1500, 6000, 30000])
+def test_a_full_disk_leaves_nothing_half_written(
+    tiny_config: Path, finished: Path, tmp_path: Path, limit: int
+) -> None:
+    """The system refuses to let any file grow beyond ``limit`` bytes, as a full disk would."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", FULL_DISK, str(tiny_config), str(out), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "free some space" in json.loads(done.stdout.splitlines()[-1])
+    for path in out.rglob("*"):
+        assert ".partial" not in path.name or path.is_dir()
+        if path.suffix == ".jsonl":
+            assert path.read_bytes()[-1:] in (b"", b"\n")
+    if (out / "run.json").exists():
+        run(load_config(tiny_config), out, True, ignore)
+        assert Store(out).reputation(1).read_bytes() == Store(finished).reputation(1).read_bytes()

@@ -1,0 +1,109 @@
+"""``sparta-lite replay``: recorded votes under other rules, checked against a trace settled by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sparta_lite.campaign.config import load_config, show_config
+from sparta_lite.commands.app import app
+from sparta_lite.errors import SpartaError
+
+TRIBE = ("ada", "ben", "cyd", "dan")
+# "ada" is trusted thrice as much as the others, and stands alone against them in the first duel.
+PRIOR = "{ada: 3, ben: 0, cyd: 0, dan: 0}"
+FIRST = {"fighters": ["ben", "cyd"], "scores": {"ada": [9, 1], "dan": [2, 5]}}
+SECOND = {"fighters": ["ada", "ben"], "scores": {"cyd": [4, 6], "dan": [5, 5.5]}}
+FAILED = {"fighters": ["cyd", "dan"], "scores": {"ada": [None, 4], "ben": [None, None]}}
+
+
+def spread(name: str) -> float:
+    """The reputation of an uneven start: mean 100, standard deviation 20; one at +sqrt(3), three alike."""
+    return 100 + 20 * (3**0.5 if name == "ada" else -(3**-0.5))
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    config = load_config(None, ["reputation.start=uneven", f"reputation.prior={PRIOR}"])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(show_config(config))
+    trace = {
+        "start": {name: {"score": spread(name), "deviation": 0.5} for name in TRIBE},
+        "iterations": [{"duels": [FIRST, FAILED]}, {"duels": [SECOND]}],
+    }
+
+    def read_trace(path: Path) -> dict[str, Any]:
+        if path != run:
+            raise SpartaError(f"{path}: not a run's directory")
+        return trace
+
+    store = types.ModuleType("sparta_lite.campaign.store")
+    store.read_trace = read_trace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparta_lite.campaign.store", store)
+    return run
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(app, ["replay", *args], prog_name="sparta-lite")
+
+
+def test_the_same_rules_change_nothing(recorded: Path) -> None:
+    document = json.loads(call(str(recorded), "--json").stdout)
+    assert document["pairs"] == {"recorded": 2, "replayed": 2, "changed": []}
+    for both in document["reputations"].values():
+        assert both["recorded"] == both["replayed"]
+    # "dan" neither fought a duel with a vote nor moved
+    assert document["reputations"]["dan"]["recorded"] == pytest.approx([spread("dan"), 0.5])
+
+
+def test_a_pair_turns_when_its_judges_weigh_otherwise(recorded: Path) -> None:
+    # ada at 100 - 50 * 5/3 and dan at 100 + 50: 16.7 * (9 - 1) < 150 * (5 - 2)
+    other = ["reputation.prior={ada: -3, ben: 0, cyd: 0, dan: 1}", "reputation.start_spread=50"]
+    sets = [part for assignment in other for part in ("--set", assignment)]
+    document = json.loads(call(str(recorded), "--json", *sets).stdout)
+    [change] = document["pairs"]["changed"]
+    assert change == {
+        "iteration": 0,
+        "duel": 0,
+        "fighters": ["ben", "cyd"],
+        "recorded": "ben",
+        "replayed": "cyd",
+    }
+    assert "1 change sides, 0 appear or vanish" in call(str(recorded), *sets).stdout
+
+
+def test_a_margin_makes_pairs_vanish(recorded: Path) -> None:
+    result = call(str(recorded), "--set", "pairs.minimum_margin=2")
+    assert result.exit_code == 0
+    assert "pairs: 2 recorded, 1 replayed; 0 change sides, 1 appear or vanish" in result.stdout
+    assert "iteration 1, duel 0: ada against ben, chosen ben -> no one" in result.stdout
+
+
+def test_the_report_ranks_by_the_replayed_reputation(recorded: Path) -> None:
+    result = call(str(recorded), "--set", "reputation.start=fair")
+    # cyd lost to an equal, which moves by eps alone; ada lost to ben, who no longer was one
+    names = [line.split()[0] for line in result.stdout.splitlines() if " ± " in line]
+    assert names == ["ben", "dan", "cyd", "ada"]
+
+
+def test_what_a_replay_cannot_change_is_refused(recorded: Path, tmp_path: Path) -> None:
+    for arguments, said in (
+        (
+            [str(recorded), "--set", "duels=3"],
+            "--set duels=3: a replay changes reputation.* and pairs.* alone",
+        ),
+        ([str(recorded), "--set", "reputation.kind=papper"], "(did you mean 'paper'?)"),
+        ([str(tmp_path / "none")], "not a run's directory"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1

@@ -1,0 +1,258 @@
+"""The resident base: what is refused, what is shared, and transformers' own numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.errors import SpartaError
+
+CPU = torch.device("cpu")
+WEIGHTS = "model.safetensors"
+SIZES: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "eos_token_id": 3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen2 tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen2 with yarn": Qwen2Config(**SIZES, rope_parameters=YARN),
+    "qwen3": Qwen3Config(**SIZES, head_dim=16),
+    "qwen3 tied, biased": Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True, attention_bias=True),
+    "llama": LlamaConfig(**SIZES),
+    "llama tied, biased": LlamaConfig(**SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
+    "llama with llama3 positions": LlamaConfig(**SIZES, rope_parameters=LLAMA3),
+    "llama without grouped heads": LlamaConfig(**{**SIZES, "num_key_value_heads": 4}),
+    "mistral": MistralConfig(**SIZES, sliding_window=None),
+    "mistral tied": MistralConfig(**SIZES, sliding_window=None, head_dim=12, tie_word_embeddings=True),
+}
+
+
+def save_model(config: PreTrainedConfig, path: Path, tokenizer_from: Path) -> Path:
+    """A model with random weights; its norms and biases are random too, so that none is invisible."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
+    model.save_pretrained(path)
+    for file in tokenizer_from.glob("*"):
+        if "token" in file.name or file.suffix == ".jinja":
+            shutil.copy(file, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {
+        name: save_model(config, root / str(number), base_path)
+        for number, (name, config) in enumerate(CONFIGS.items())
+    }
+
+
+def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_hidden_states_and_logits_equal_transformers(models: dict[str, Path], name: str) -> None:
+    base = load_base(models[name], CPU)
+    reference = AutoModelForCausalLM.from_pretrained(models[name], attn_implementation="eager").eval()
+    ids = torch.randint(320, (3, 100), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = reference(ids, output_hidden_states=True)
+        hidden = base.decoder.hidden(ids, torch.arange(100).expand(3, -1), causal, None)
+        again = base.model(ids).logits
+    torch.testing.assert_close(hidden, expected.hidden_states[-1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(base.decoder.logits(hidden), expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+def memory(tensors: list[Tensor]) -> dict[int, int]:
+    """Bytes of every storage that stands behind the tensors."""
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_weights_exist_once(models: dict[str, Path], name: str) -> None:
+    base = load_base(models[name], CPU)
+    decoder, ours = base.decoder, [base.decoder.embedding, base.decoder.head, base.decoder.norm]
+    for number, layer in enumerate(decoder.layers):
+        ours += [layer.attention_norm, layer.mlp_norm]
+        ours += [norm for norm in (layer.q_norm, layer.k_norm) if norm is not None]
+        for site in layer.sites.values():
+            ours += [site.weight] if site.bias is None else [site.weight, site.bias]
+            start = 0
+            for module, width in zip(site.names, site.widths, strict=True):
+                linear = base.model.model.layers[number].get_submodule(module)
+                assert linear.weight.data_ptr() == site.weight[start].data_ptr()
+                assert linear.weight.shape == (width, site.weight.shape[1])
+                start += width
+    theirs = list(base.model.parameters())
+    assert memory(ours) == memory(theirs)
+    stored = load_file(models[name] / WEIGHTS).values()
+    assert sum(memory(ours).values()) == sum(each.nbytes for each in stored)
+    assert (decoder.head.data_ptr() == decoder.embedding.data_ptr()) == ("tied" in name)
+    assert not any(each.requires_grad for each in theirs)
+
+
+def test_a_base_in_bf16_is_kept_in_bf16(base_path: Path) -> None:
+    base = load_base(base_path, CPU, torch.bfloat16)
+    assert {each.dtype for each in base.model.parameters()} == {torch.bfloat16}
+    ids = torch.arange(40)[None]
+    hidden = base.decoder.hidden(ids, ids, causal, None)
+    assert hidden.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)(ids).logits
+    found = base.decoder.logits(hidden).float()
+    assert (found.log_softmax(-1) - expected.log_softmax(-1)).abs().mean() < 0.05
+
+
+def edit(file: str, **changes: Any) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        config = json.loads((path / file).read_text()) if (path / file).exists() else {}
+        (path / file).write_text(json.dumps({**config, **changes}))
+
+    return apply
+
+
+def alter(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        tensors = load_file(path / WEIGHTS)
+        change(tensors)
+        save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
+
+    return apply
+
+
+def only_pickle(path: Path) -> None:
+    torch.save(load_file(path / WEIGHTS), path / "pytorch_model.bin")
+    (path / WEIGHTS).unlink()
+
+
+def no_template(path: Path) -> None:
+    (path / "chat_template.jinja").unlink()
+
+
+def no_tokenizer(path: Path) -> None:
+    for file in path.glob("token*"):
+        file.unlink()
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no directory": (shutil.rmtree, "is not a model directory"),
+    "no configuration": (lambda path: (path / "config.json").unlink(), "is not a model directory"),
+    "broken configuration": (lambda path: (path / "config.json").write_text("{"), "cannot be loaded"),
+    "nonsense in the configuration": (edit("config.json", hidden_size="wide"), "cannot be loaded"),
+    "unknown model": (edit("config.json", model_type="brontosaurus"), "cannot be loaded.*brontosaurus"),
+    "no weights": (lambda path: (path / WEIGHTS).unlink(), "cannot be loaded.*model.safetensors"),
+    "pickle only": (only_pickle, "cannot be loaded.*model.safetensors"),
+    "torn weights": (lambda path: (path / WEIGHTS).write_bytes(b"\x10\0\0\0"), "cannot be loaded"),
+    "a missing weight": (alter(lambda all: all.pop(UP)), f"lacks weights.*{UP}"),
+    "a weight of another shape": (alter(lambda all: all.update({UP: torch.ones(3, 3)})), f"another shape: {UP}$"),
+    "NaN": (alter(lambda all: all[UP][0, 0].fill_(torch.nan)), f"the weight {UP} holds NaN or infinity"),
+    "infinity": (alter(lambda all: all[UP][0, 0].fill_(torch.inf)), f"the weight {UP} holds NaN or infinity"),
+    "no chat template": (no_template, "the tokenizer has no chat template"),
+    "no tokenizer": (no_tokenizer, "the tokenizer's files are missing"),
+    "sliding windows": (
+        edit("config.json", use_sliding_window=True, layer_types=["sliding_attention"] * 2, sliding_window=8),
+        "sliding-window attention is not supported",
+    ),
+    "another activation": (edit("config.json", hidden_act="gelu"), "'gelu' is not supported"),
+    "positions that depend on the length": (
+        edit("config.json", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+        "'dynamic' are not supported",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_base_that_cannot_serve_is_refused_with_its_reason(
+    base_path: Path, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "base"
+    shutil.copytree(base_path, path)
+    load_base(path, CPU)
+    harm, reason = DAMAGES[damage]
+    harm(path)
+    with pytest.raises(SpartaError, match=reason) as caught:
+        load_base(path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_mistrals_sliding_window_is_refused(base_path: Path, tmp_path: Path) -> None:
+    path = save_model(MistralConfig(**SIZES, sliding_window=16), tmp_path, base_path)
+    with pytest.raises(SpartaError, match="sliding-window attention is not supported"):
+        load_base(path, CPU)
+
+
+def test_a_sliding_window_wider_than_the_context_is_none(base_path: Path, tmp_path: Path) -> None:
+    path = save_model(MistralConfig(**SIZES, sliding_window=256), tmp_path, base_path)
+    assert load_base(path, CPU).context == 256
+
+
+def test_another_architecture_is_refused(base_path: Path, tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=64, eos_token_id=3)
+    path = save_model(config, tmp_path, base_path)
+    with pytest.raises(SpartaError, match="no support for 'gpt2'; use one of qwen2, qwen3, llama, mistral"):
+        load_base(path, CPU)
+
+
+def test_every_end_of_turn_token_of_the_generation_config_stops(base_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(base_path, tmp_path / "base")
+    edit("generation_config.json", eos_token_id=[17, 42])(tmp_path / "base")
+    base = load_base(tmp_path / "base", CPU)
+    assert base.stops == {17, 42, base.tokenizer.eos_token_id}
+
+
+def test_a_base_without_an_end_of_turn_token_is_refused(base_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "base"
+    shutil.copytree(base_path, path)
+    for file in ("generation_config.json", "config.json", "tokenizer_config.json"):
+        edit(file, eos_token_id=None, eos_token=None)(path)
+    with pytest.raises(SpartaError, match="names an end-of-turn token"):
+        load_base(path, CPU)
+
+
+def test_the_context_is_the_models_own(base: Base) -> None:
+    assert base.context == 512

@@ -1,0 +1,292 @@
+"""One-pass verdicts and log-probabilities against PEFT, and against drawing tokens."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from sparta_lite.engine import score
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.chat import ScoreTokens
+from sparta_lite.engine.decode import Prompt, Response, generate
+from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.score import (
+    Continuation,
+    Score,
+    expected_scores,
+    log_probabilities,
+    parse_score,
+    sampled_scores,
+)
+from sparta_lite.kernels.sampling import Sampling
+
+NAMES = ["ada", "ben", "cyd", None]
+SPLIT = ScoreTokens(prefix=(91, 5, 32), digits=(17, 18, 19, 20, 21, 22, 23, 24, 25), ten=(17, 16))
+WHOLE = replace(SPLIT, ten=(300,))
+
+
+@pytest.fixture(scope="module")
+def exact(peft_model: PeftModel) -> PeftModel:
+    """The tribe in PEFT, in float64."""
+    return copy.deepcopy(peft_model).double()
+
+
+def peft_logprobs(model: PeftModel, adapter: str | None, ids: Sequence[int]) -> Tensor:
+    """log p of every next token, [length, vocabulary], one sequence at a time."""
+    batch = torch.tensor([ids])
+    with torch.no_grad():
+        if adapter is None:
+            with model.disable_adapter():
+                logits = model(batch).logits
+        else:
+            model.set_adapter(adapter)
+            logits = model(batch).logits
+    return logits[0].log_softmax(-1)
+
+
+def judge_prompts(count: int, seed: int = 3) -> list[Prompt]:
+    rng = random.Random(seed)
+    return [
+        Prompt(NAMES[index % 4], tuple(rng.randrange(256) for _ in range(rng.randrange(1, 40))), key=index)
+        for index in range(count)
+    ]
+
+
+def continuations(count: int) -> list[Continuation]:
+    rng = random.Random(4)
+    return [
+        Continuation(
+            rng.choice(NAMES),
+            tuple(rng.randrange(320) for _ in range(rng.randrange(1, 30))),
+            tuple(rng.randrange(320) for _ in range(rng.randrange(1, 12))),
+        )
+        for _ in range(count)
+    ]
+
+
+def test_log_probabilities_equal_those_of_peft(base: Base, bank: Bank, exact: PeftModel) -> None:
+    asked = continuations(20)
+    for each, found in zip(asked, log_probabilities(base, bank, asked, 200), strict=True):
+        table = peft_logprobs(exact, each.adapter, each.prompt + each.ids)[len(each.prompt) - 1 : -1]
+        expected = table.gather(1, torch.tensor(each.ids)[:, None])[:, 0]
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_batch_size_changes_no_result(base: Base, bank: Bank) -> None:
+    asked, prompts = continuations(15), judge_prompts(15)
+    alone = log_probabilities(base, bank, asked, 1)
+    scores = expected_scores(base, bank, prompts, SPLIT, 0, 1)
+    for batch_tokens in (60, 100_000):
+        for one, many in zip(alone, log_probabilities(base, bank, asked, batch_tokens), strict=True):
+            torch.testing.assert_close(one, many, rtol=1e-6, atol=3e-6)
+        for one, many in zip(
+            scores, expected_scores(base, bank, prompts, SPLIT, 0, batch_tokens), strict=True
+        ):
+            assert many.value == pytest.approx(one.value, rel=1e-6)
+            assert many.mass == pytest.approx(one.mass, rel=1e-5)
+
+
+def test_an_empty_continuation_has_no_log_probabilities(base: Base, bank: Bank) -> None:
+    some = Continuation("ada", (1, 2, 3), (4, 5))
+    empty = Continuation("ada", (1, 2, 3), ())
+    first, nothing = log_probabilities(base, bank, [some, empty], 100)
+    assert (first.shape, nothing.shape) == ((2,), (0,))
+    assert log_probabilities(base, bank, [empty], 100)[0].shape == (0,)
+    assert log_probabilities(base, bank, [], 100) == []
+
+
+def brute_force(model: PeftModel, prompt: Prompt, tokens: ScoreTokens) -> tuple[float, float]:
+    """(expected score, mass), each of the ten scores followed token by token."""
+    head = [*prompt.ids, *tokens.prefix]
+    chances = []
+    for number in range(1, 11):
+        written = list(tokens.ten) if number == 10 else [tokens.digits[number - 1]]
+        table = peft_logprobs(model, prompt.adapter, head + written)
+        total = sum(float(table[len(head) - 1 + step, token]) for step, token in enumerate(written))
+        chance = torch.tensor(total, dtype=torch.float64).exp().item()
+        if number == 1 and len(tokens.ten) == 2:
+            chance *= 1 - float(table[-1, tokens.ten[1]].exp())  # a 1 that does not go on to be 10
+        chances.append(chance)
+    mass = sum(chances)
+    return sum(number * chance for number, chance in enumerate(chances, start=1)) / mass, mass
+
+
+@pytest.mark.parametrize("tokens", [SPLIT, WHOLE], ids=["10 is two tokens", "10 is one token"])
+def test_expected_scores_equal_ten_followed_continuations(
+    base: Base, bank: Bank, exact: PeftModel, tokens: ScoreTokens
+) -> None:
+    prompts = judge_prompts(8)
+    found = expected_scores(base, bank, prompts, tokens, 0, 300)
+    for prompt, each in zip(prompts, found, strict=True):
+        value, mass = brute_force(exact, prompt, tokens)
+        assert each.failure is None
+        assert each.value == pytest.approx(value, abs=1e-5)
+        assert each.mass == pytest.approx(mass, rel=1e-4)
+
+
+@pytest.mark.parametrize("adapter", ["ada", None])
+def test_an_expected_score_is_the_limit_of_many_sampled_rounds(
+    base: Base, bank: Bank, exact: PeftModel, adapter: str | None
+) -> None:
+    head = judge_prompts(1)[0].ids + SPLIT.prefix
+    first = peft_logprobs(exact, adapter, head)[-1].topk(9).indices.tolist()
+    after = peft_logprobs(exact, adapter, [*head, first[0]])[-1].argmax().item()
+    tokens = ScoreTokens(SPLIT.prefix, tuple(first), (first[0], int(after)))  # scores that are likely
+    (found,) = expected_scores(base, bank, [Prompt(adapter, head[:-3])], tokens, 0, 100)
+
+    rows = 2000
+    draws = generate(
+        base,
+        bank,
+        [Prompt(adapter, head, key) for key in range(rows)],
+        Sampling(temperature=1.0, top_k=0, top_p=1.0),
+        max_new_tokens=2,
+        places=2000,
+    )
+    written = [draw.ids for draw in draws if draw.ids[0] in first]
+    values = torch.tensor([10.0 if ids == tokens.ten else first.index(ids[0]) + 1.0 for ids in written])
+    assert 10.0 in values
+    assert found.value is not None
+    assert found.mass is not None
+    assert len(written) > 300
+    assert abs(len(written) / rows - found.mass) < 4 * (found.mass * (1 - found.mass) / rows) ** 0.5
+    assert abs(values.mean().item() - found.value) < 4 * values.std().item() / len(written) ** 0.5
+
+
+def test_a_judge_that_hardly_ever_scores_has_no_vote(base: Base, bank: Bank) -> None:
+    prompts = judge_prompts(8)
+    masses = [each.mass or 0.0 for each in expected_scores(base, bank, prompts, SPLIT, 0, 300)]
+    least = sorted(masses)[4]
+    for mass, each in zip(masses, expected_scores(base, bank, prompts, SPLIT, least, 300), strict=True):
+        if mass < least:
+            assert each == Score(None, "no score", mass)
+        else:
+            assert each.failure is None
+
+
+def with_head(base: Base, head: Tensor) -> Base:
+    decoder = copy.copy(base.decoder)
+    decoder.head = head
+    return replace(base, decoder=decoder)
+
+
+def test_scores_without_any_probability_are_no_vote(base: Base, bank: Bank) -> None:
+    certain = with_head(base, base.decoder.head * 1e6)
+    for each in expected_scores(certain, bank, judge_prompts(8), SPLIT, 0, 300):
+        assert each == Score(None, "no score", 0.0) or each.value is not None
+    assert expected_scores(certain, bank, judge_prompts(1), SPLIT, 0, 300) == [Score(None, "no score", 0.0)]
+
+
+def test_numbers_that_are_not_finite_are_no_vote(base: Base, bank: Bank) -> None:
+    broken = with_head(base, base.decoder.head * torch.nan)
+    assert expected_scores(broken, bank, judge_prompts(1), SPLIT, 0.5, 300) == [Score(None, "not finite")]
+
+
+def test_one_judge_reads_one_text_once(base: Base, bank: Bank) -> None:
+    prompts = judge_prompts(6)
+    told: list[tuple[int, int]] = []
+    doubled = expected_scores(base, bank, [*prompts, *prompts[::-1]], SPLIT, 0, 300, lambda *n: told.append(n))
+    assert doubled[:6] == doubled[:5:-1]
+    assert doubled[:6] == expected_scores(base, bank, prompts, SPLIT, 0, 300)
+    assert sum(items for items, _ in told) == 12
+    assert sum(tokens for _, tokens in told) == sum(len(prompt.ids) + 4 for prompt in prompts)
+
+
+def test_the_same_text_under_two_adapters_is_two_judgments(base: Base, bank: Bank) -> None:
+    prompts = [Prompt(name, (5, 6, 7)) for name in NAMES]
+    assert len({each.value for each in expected_scores(base, bank, prompts, SPLIT, 0, 300)}) == 4
+
+
+def test_a_base_in_bf16_scores_nearly_as_one_in_fp32(
+    base: Base, bank: Bank, base_path: Path, adapter_paths: dict[str, Path]
+) -> None:
+    half = load_base(base_path, torch.device("cpu"), torch.bfloat16)
+    files = [read_adapter(name, path) for name, path in adapter_paths.items()]
+    asked, prompts = continuations(5), judge_prompts(4)
+    full = torch.cat(log_probabilities(base, bank, asked, 300))
+    for dtype in (torch.float32, torch.bfloat16):
+        adapters = load_bank(half.decoder, files, dtype)
+        found = torch.cat(log_probabilities(half, adapters, asked, 300))
+        assert (found - full).abs().mean() < 0.05
+        greedy = generate(half, adapters, prompts, Sampling(temperature=0), 3, 4)
+        assert greedy == generate(half, adapters, prompts, Sampling(temperature=0), 3, 4)
+        assert [len(each.ids) for each in greedy] == [3] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"score": 7}', 7),
+        ('{"score": 10}', 10),
+        ('{"score":1}', 1),
+        ('{ "score" : 9 }', 9),
+        ('{\n  "score": 3\n}', 3),
+        ('Well. {"score": 4} because it is short.', 4),
+        ('{"score": 2} or {"score": 8}', 2),
+        ('```json\n{"score": 6}\n```', 6),
+        ('{"score": 0}', None),
+        ('{"score": 11}', None),
+        ('{"score": 100}', None),
+        ('{"score": -5}', None),
+        ('{"score": 7.5}', None),
+        ('{"score": 07}', None),
+        ('{"score": "7"}', None),
+        ('{"score": }', None),
+        ('{"score": 7', None),
+        ('{"Score": 7}', None),
+        ("score: 7", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_a_reply_counts_only_with_a_whole_score_from_1_to_10(text: str, value: int | None) -> None:
+    assert parse_score(text) == value
+
+
+def test_rounds_that_do_not_parse_are_left_out(
+    base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "ada": ['{"score": 9}', "no idea", '{"score": 4}'],
+        "ben": ["seven", '{"score": 70}', ""],
+        "cyd": ['{"score": 1}', '{"score": 2}', '{"score": 2}'],
+    }
+    asked: list[Prompt] = []
+
+    def replies(base: Base, bank: Bank, prompts: Sequence[Prompt], *_: object) -> list[Response]:
+        asked.extend(prompts)
+        rounds = {name: iter(each) for name, each in texts.items()}
+        return [Response((), next(rounds[prompt.adapter or ""]), "end-of-turn") for prompt in prompts]
+
+    monkeypatch.setattr(score, "generate", replies)
+    prompts = [Prompt(name, (1, 2), key=index) for index, name in enumerate(texts)]
+    found = sampled_scores(base, bank, prompts, 3, Sampling(), 9, 4, lambda key, number: 100 * key + number)
+    assert found == [Score(6.5, mass=2 / 3), Score(None, "no score", 0.0), Score(5 / 3, mass=1.0)]
+    assert [prompt.key for prompt in asked] == [0, 1, 2, 100, 101, 102, 200, 201, 202]
+
+
+def test_sampled_rounds_are_drawn_from_each_judges_own_key(base: Base, bank: Bank) -> None:
+    prompts = judge_prompts(5)
+    sampling = Sampling(temperature=1.0, top_k=0, top_p=1.0)
+    told: list[int] = []
+
+    def run(some: list[Prompt], places: int) -> list[Score]:
+        return sampled_scores(
+            base, bank, some, 2, sampling, 6, places, lambda key, n: 10 * key + n, lambda n, _: told.append(n)
+        )
+
+    together = run(prompts, 10)
+    assert sum(told) == 10
+    assert together == [score for prompt in prompts for score in run([prompt], 1)]
+    # A model with random weights never writes a score: every judgment fails, and none turns into a number.
+    assert {(each.value, each.failure) for each in together} == {(None, "no score")}
