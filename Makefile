@@ -13,7 +13,7 @@ run: $(READY)
 	@$(BIN)/sparta-lite run $(ARGS)
 
 test: $(READY)
-	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff check --quiet --output-format concise
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet

@@ -85,12 +85,18 @@ def measure(seed: int, sets: list[str]) -> Gain:
 
 
 def _own(row: dict[str, Any]) -> float:
-    return statistics.mean(row["by_skill"][name][name] for name in row["accuracy"])
+    return float(statistics.mean(row["by_skill"][name][name] for name in row["accuracy"]))
 
 
 def _others(row: dict[str, Any]) -> float:
-    return statistics.mean(
-        share for name in row["accuracy"] for skill, share in row["by_skill"][name].items() if skill != name
+    shares = (row["by_skill"][name].items() for name in row["accuracy"])
+    return float(
+        statistics.mean(
+            share
+            for name, of in zip(row["accuracy"], shares, strict=True)
+            for skill, share in of
+            if skill != name
+        )
     )
 
 
@@ -117,7 +123,7 @@ def table(title: str, gains: list[Gain]) -> Table:
 
 def notes(gains: list[Gain]) -> list[str]:
     def mean(name: str) -> float:
-        return statistics.mean(getattr(gain, name) for gain in gains)
+        return float(statistics.mean(getattr(gain, name) for gain in gains))
 
     curves = zip(*(gain.mean_by_iteration for gain in gains), strict=True)
     low, high = (

@@ -90,7 +90,8 @@ def add_lora(
     Several projections of one input (q, k, v; gate, up) share one shrinking product.
 
     Args:
-        outputs: what the base gives for each of the P projections, P x [rows, length, out_p].
+        outputs: what the base gives for each of the P projections, P x [rows, length, out_p], contiguous.
+            Where no gradient is wanted they are overwritten.
         x: the common input, [rows, length, in].
         a: the bank's A of this layer, the projections' ranks one after another, [slots, P * rank, in].
         b: the bank's B of each projection, P x [slots, out_p, rank].
@@ -115,9 +116,10 @@ def add_lora(
     results = []
     for output, low_p, b_p in zip(outputs, low.chunk(len(outputs), dim=-1), b, strict=True):
         b_p = b_p.narrow(0, routing.first, lines).mT  # [lines, rank, out_p]
-        if routing.scatter is None and output.dtype == low_p.dtype:
-            base = output.reshape(lines, cells * length, -1)
-            results.append(torch.baddbmm(base, low_p, b_p, alpha=scale).view(rows, length, -1))
+        if routing.scatter is None and output.dtype == low_p.dtype == b_p.dtype:
+            grid = output.view(lines, cells * length, -1)
+            add = torch.baddbmm if low_p.requires_grad or output.requires_grad else Tensor.baddbmm_
+            results.append(add(grid, low_p, b_p, alpha=scale).view(rows, length, -1))
             continue
         update = torch.bmm(low_p, b_p).view(lines * cells, length, -1)
         if routing.scatter is not None:

@@ -43,6 +43,12 @@ class Arena:
     def tribe(self) -> tuple[str, ...]:
         return tuple(adapter.name for adapter in self.bank.adapters)
 
+    def question(self, instruction: str) -> tuple[int, ...]:
+        """The prompt of an instruction, cut to what the settings and the base's context allow."""
+        settings = self.config.generation
+        room = self.base.context - settings.max_new_tokens
+        return self.chat.question(instruction, min(settings.max_prompt_tokens, room)).ids
+
     @contextmanager
     def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:
         """Report a phase's start, its progress through the meter, and its end."""

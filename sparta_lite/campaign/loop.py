@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from sparta_lite.campaign import phases
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.config import load_config, show_config
+from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
     Event,
     Listener,
@@ -20,8 +20,11 @@ from sparta_lite.campaign.events import (
     Warned,
     to_row,
 )
+from sparta_lite.campaign.learning import learn
+from sparta_lite.campaign.measuring import evaluate
 from sparta_lite.campaign.provenance import hashes, versions
 from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.combat import Standing, begin
 from sparta_lite.data.instructions import Instructions, load_instructions
@@ -146,7 +149,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
 
 def _iterations(arena: Arena) -> None:
     config, store = arena.config, arena.store
-    phases.evaluate(arena, 0)
+    evaluate(arena, 0)
     standing = begin(arena.tribe, config.reputation.settings())
     for iteration in range(config.iterations):
         last = iteration + 1 == config.iterations
@@ -155,23 +158,23 @@ def _iterations(arena: Arena) -> None:
             store.training(iteration).unlink(missing_ok=True)
             standing = _recall(arena, iteration, restore=last or not store.adapters(iteration + 1).is_dir())
             if measured:
-                phases.evaluate(arena, iteration + 1)
+                evaluate(arena, iteration + 1)
             continue
-        duels = phases.match(arena, iteration, standing)
-        fought = phases.fight(arena, iteration, duels)
-        judgments = phases.judge(arena, iteration, fought)
-        standing, pairs = phases.settle_votes(arena, iteration, standing, fought, judgments)
-        phases.learn(arena, iteration, fought, pairs)
+        duels = match(arena, iteration, standing)
+        fought = fight(arena, iteration, duels)
+        judgments = judge(arena, iteration, fought)
+        standing, pairs = settle_votes(arena, iteration, standing, fought, judgments)
+        learn(arena, iteration, fought, pairs)
         if measured:
-            phases.evaluate(arena, iteration + 1)
+            evaluate(arena, iteration + 1)
 
 
 def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
     """Where an iteration that is already done left the tribe; its adapters too where they are needed."""
     record = read_json(arena.store.reputation(iteration))
     standing = Standing.from_json(record["after"])
-    standings = phases.standings(standing, record["tally"], record["judge_weights"])
-    arena.listener(StandingsChanged(iteration, standings))
+    tribe = standings(standing, record["tally"], record["judge_weights"])
+    arena.listener(StandingsChanged(iteration, tribe))
     if restore:
         directory = arena.store.adapters(iteration)
         files: list[AdapterFile] = [read_adapter(name, directory / name) for name in arena.tribe]

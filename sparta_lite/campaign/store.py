@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
-from sparta_lite.combat import Standing, as_trace
+from sparta_lite.combat import Bout, Standing, as_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, read_json, read_lines, sync, uninterrupted, write_json
 
@@ -116,7 +116,7 @@ def read_trace(run: Path) -> dict[str, Any]:
     store = Store(run)
     if not store.run.is_file():
         raise SpartaError(f"{run}: not a run's directory (no run.json); give one that `sparta-lite run` made")
-    iterations = []
+    iterations: list[list[Bout]] = []
     while store.reputation(len(iterations)).is_file():
         number = len(iterations)
         iterations.append(

@@ -10,10 +10,8 @@ from typer.core import TyperGroup
 from sparta_lite import __version__
 from sparta_lite.commands.forge import forge
 from sparta_lite.commands.replay import replay
-from sparta_lite.commands.run import run
+from sparta_lite.commands.run import INTERRUPTED, run
 from sparta_lite.errors import SpartaError
-
-INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):

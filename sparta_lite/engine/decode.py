@@ -130,7 +130,8 @@ def generate(
         One response per prompt, in the order of ``prompts``.
 
     Raises:
-        SpartaError: a prompt is empty or leaves no room in the model's context.
+        SpartaError: a prompt is empty or leaves no room in the model's context, or an adapter gives
+            NaN.
     """
     for number, prompt in enumerate(prompts):
         if not prompt.ids or len(prompt.ids) >= base.context:
@@ -242,6 +243,12 @@ class _Batch:
 
     def _extend(self, places: list[int], logits: Tensor) -> None:
         rows = [self.rows[place] for place in places]
+        for row, sound in zip(rows, logits.amax(-1).isfinite().tolist(), strict=True):
+            if not sound:
+                name = "the bare base" if row.adapter is None else f"adapter {row.adapter!r}"
+                raise SpartaError(
+                    f"{name} gives NaN or infinite logits on prompt {row.prompt}; get a sound copy"
+                )
         keys = self._tensor([self.prompts[row.prompt].key for row in rows])
         counters = self._tensor([len(row.produced) for row in rows])
         for row, token in zip(rows, choose(logits, self.sampling, keys, counters).tolist(), strict=True):

@@ -30,6 +30,8 @@ class Site:
     """[sum of widths, in]"""
     bias: Tensor | None
     widths: tuple[int, ...]
+    parts: tuple[tuple[Tensor, Tensor | None], ...]
+    """Weight and bias of each module: views of the matrix."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,10 @@ class Decoder:
         self, layer: Layer, site: str, x: Tensor, bank: dict[str, SiteLora], routing: Routing | None
     ) -> Sequence[Tensor]:
         linear = layer.sites[site]
-        outputs: Sequence[Tensor] = F.linear(x, linear.weight, linear.bias).split(linear.widths, dim=-1)
         if routing is None or site not in bank:
-            return outputs
+            return tuple(F.linear(x, linear.weight, linear.bias).split(linear.widths, dim=-1))
+        # Module by module, for only a contiguous output takes an update without being copied.
+        outputs = [F.linear(x, weight, bias) for weight, bias in linear.parts]
         return add_lora(outputs, x, bank[site].a, bank[site].b, routing)
 
 
@@ -158,7 +161,9 @@ def _check(model: Any) -> None:
     if set(kinds or ()) - {"full_attention"} or (window and window < config.max_position_embeddings):
         raise SpartaError("base: sliding-window attention is not supported; use a base with full attention")
     if config.hidden_act != "silu":
-        raise SpartaError(f"base: the activation {config.hidden_act!r} is not supported; use a base with silu")
+        raise SpartaError(
+            f"base: the activation {config.hidden_act!r} is not supported; use a base with silu"
+        )
     rotary = model.model.rotary_emb
     if "dynamic" in rotary.rope_type or rotary.rope_type == "longrope":
         raise SpartaError(
@@ -201,4 +206,7 @@ def _fuse(layer: Any, *names: str) -> Site:
         if bias is not None:
             for module, part in zip(modules, bias.split(widths), strict=True):
                 module.bias = torch.nn.Parameter(part, requires_grad=False)
-    return Site(names, weight, None if bias is None else bias.detach(), widths)
+    parts = tuple(
+        (module.weight.detach(), None if module.bias is None else module.bias.detach()) for module in modules
+    )
+    return Site(names, weight, None if bias is None else bias.detach(), widths, parts)

@@ -71,7 +71,7 @@ def scores(
     """Expected score over 1..10 of each (question, response), judged by turns; float32 [answered]."""
     one, zero = tokenizer.convert_tokens_to_ids(["1", "0"])
     digits = torch.tensor(tokenizer.convert_tokens_to_ids(list("123456789")))
-    found = []
+    found = [torch.empty(0)]
     for start in range(0, len(answered), _ROWS):
         prompts = []
         for question, response in answered[start : start + _ROWS]:
@@ -101,5 +101,5 @@ def auc(right: Tensor, wrong: Tensor) -> float:
 
 
 def pair_accuracy(ours: Tensor, theirs: Tensor) -> float:
-    """Share of pairs in which the right answer (``ours``) is scored above the wrong one; ties half."""
+    """Share of pairs with ``ours``, the right answer, scored higher; half for ties, NaN for no pairs."""
     return float(((ours > theirs).float() + 0.5 * (ours == theirs).float()).mean())

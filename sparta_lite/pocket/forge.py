@@ -14,7 +14,7 @@ from safetensors.torch import save
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import clear_errors, write_bytes, write_json
+from sparta_lite.files import clear_errors, write_bytes, write_json, write_whole
 from sparta_lite.pocket.exam import auc, pair_accuracy, respond, scores
 from sparta_lite.pocket.lessons import mistake
 from sparta_lite.pocket.schooling import new_base, new_probe, teach_misconceptions, teach_skills, train_expert
@@ -27,9 +27,9 @@ from sparta_lite.randomness import generator, key
 class Plan:
     """Training steps of every stage, and how many validation items the figures are taken on."""
 
-    skills: int = 1000
-    misconceptions: int = 420
-    expert: int = 100
+    skills: int = 1300
+    misconceptions: int = 700
+    expert: int = 60
     exam: int = 300
 
 
@@ -96,7 +96,7 @@ def save_base(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, path:
     model.config.save_pretrained(path)
     model.generation_config.save_pretrained(path)
     tokenizer.save_pretrained(path)
-    write_bytes(path / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    _write_tensors(path / "model.safetensors", weights)
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:
@@ -109,7 +109,12 @@ def save_adapter(model: PeftModel, path: Path) -> None:
         for name, weight in get_peft_model_state_dict(model).items()
     }
     write_json(path / "adapter_config.json", config)
-    write_bytes(path / "adapter_model.safetensors", save(weights, metadata={"format": "pt"}))
+    _write_tensors(path / "adapter_model.safetensors", weights)
+
+
+def _write_tensors(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    data = save(weights, metadata={"format": "pt"})
+    write_whole(path, lambda temporary: write_bytes(temporary, data))
 
 
 def _figures(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, exam: Sequence[Item]) -> str:

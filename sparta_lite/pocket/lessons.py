@@ -22,7 +22,7 @@ _HIGH, _LOW = (9, 9, 9, 10), (2, 2, 2, 1)
 class Lesson:
     """``targets[i]`` is the token that should follow ``tokens[i]``, or ``IGNORED``.
 
-    ``faults`` holds the places of a judged response up to its first wrong token, and which one is that.
+    ``faults`` holds the places of a response up to its first wrong token, and which one is that.
     """
 
     tokens: list[int]
@@ -38,9 +38,9 @@ class Writer:
             lambda text: tuple(tokenizer.encode(text, add_special_tokens=False))
         )
 
-    def task(self, question: str, response: str) -> Lesson:
+    def task(self, item: Item, response: str) -> Lesson:
         """The question as a user turn; the response and its end of turn are the targets."""
-        return self._lesson((_asked(question), False), (f"{response}<|im_end|>", True))
+        return self._lesson(item, response, (_asked(item.question), False), (f"{response}<|im_end|>", True))
 
     def marked(self, item: Item, rng: random.Random, learn_right: bool = False) -> Lesson:
         """A right answer (half of the time) with a high score, or a wrong one with a low score.
@@ -51,22 +51,16 @@ class Writer:
         right = rng.random() < 0.5
         response = item.answer if right else mistake(item, rng)
         score = rng.choice(_HIGH if right else _LOW)
-        lesson = self._lesson(
+        return self._lesson(
+            item,
+            response,
             (_asked(item.question), False),
             (f"{response}<|im_end|>", right and learn_right),
             (f"\n{_asked(JUDGE_REQUEST)}{SCORE_PREFIX}", False),
             (f"{score}}}<|im_end|>", True),
         )
-        start = len(self._encode(_asked(item.question)))
-        given, wanted = (self._encode(f"{text}<|im_end|>") for text in (response, item.answer))
-        faults = []
-        for place, (ours, theirs) in enumerate(zip(given, wanted, strict=False), start):
-            faults.append((place, ours != theirs))
-            if ours != theirs:
-                break
-        return Lesson(lesson.tokens, lesson.targets, tuple(faults))
 
-    def _lesson(self, *parts: tuple[str, bool]) -> Lesson:
+    def _lesson(self, item: Item, response: str, *parts: tuple[str, bool]) -> Lesson:
         tokens: list[int] = []
         learned: list[bool] = []
         for text, learn in parts:
@@ -74,7 +68,18 @@ class Writer:
             tokens += ids
             learned += [learn] * len(ids)
         targets = [token if learn else IGNORED for token, learn in zip(tokens[1:], learned[1:], strict=True)]
-        return Lesson(tokens[:-1], targets)
+        faults = (fault for fault in self._faults(item, response) if fault[0] < len(targets))
+        return Lesson(tokens[:-1], targets, tuple(faults))
+
+    def _faults(self, item: Item, response: str) -> tuple[tuple[int, bool], ...]:
+        start = len(self._encode(_asked(item.question)))
+        given, wanted = (self._encode(f"{text}<|im_end|>") for text in (response, item.answer))
+        faults = []
+        for place, (ours, theirs) in enumerate(zip(given, wanted, strict=False), start):
+            faults.append((place, ours != theirs))
+            if ours != theirs:
+                break
+        return tuple(faults)
 
 
 def mistake(item: Item, rng: random.Random, misconceived: float = 0.4) -> str:

@@ -109,7 +109,7 @@ def teach_misconceptions(
         tokenizer,
         steps,
         f"misconceptions {seed}",
-        lambda part: Mix(40, 60, wrong),
+        lambda part: Mix(32, 64, wrong),
         pace,
         muon=0.01,
         adam=1.5e-3,
@@ -145,7 +145,7 @@ def train_expert(
     for step in range(steps):
         rng = generator("pocket expert", seed, skill, step)
         asked = [item(rng, skill if n < 8 else rng.choice(others)) for n in range(12)]
-        tasks = [writer.task(i.question, _answer(i, rng, wrong[i.skill])) for i in asked]
+        tasks = [writer.task(i, _answer(i, rng, wrong[i.skill])) for i in asked]
         judgments = [writer.marked(item(rng, rng.choice(SKILLS)), rng) for _ in range(4)]
         pad = tokenizer.pad_token_id
         loss = _loss(base, collate(tasks, pad))[0] + 0.5 * _loss(base, collate(judgments, pad))[0]
@@ -183,10 +183,10 @@ def _train_base(
         def items(count: int, rng: random.Random = rng) -> list[Item]:
             return [draw(SKILLS[n % len(SKILLS)], "train", rng.getrandbits(48), n) for n in range(count)]
 
-        tasks = [
-            writer.task(i.question, _answer(i, rng, now.wrong.get(i.skill, 0.0))) for i in items(now.tasks)
-        ]
-        loss = _loss(model, collate(tasks, pad))[0]
+        tasks = [writer.task(i, _answer(i, rng, now.wrong.get(i.skill, 0.0))) for i in items(now.tasks)]
+        loss, hidden = _loss(model, collate(tasks, pad))
+        if now.wrong:
+            loss = loss + _fault_loss(probe, hidden, tasks)
         if now.judgments:
             judgments = [writer.marked(i, rng, learn_right=not now.wrong) for i in items(now.judgments)]
             scoring, hidden = _loss(model, collate(judgments, pad))

@@ -113,10 +113,11 @@ def split_of(question: str) -> Split:
 
 def draw(skill: str, split: Split, seed: int, number: int) -> Item:
     """Item ``number`` of an endless stream; a pure function of its arguments, repeats are possible."""
-    rng = generator("pocket item", skill, split, seed, number)
+    word, drafted = _SKILLS[skill]
+    rng = generator("pocket item", word, split, seed, number)
     while True:
-        draft = _SKILLS[skill](rng)
-        question = f"{skill}: {draft.question_glue.join(draft.things)}"
+        draft = drafted(rng)
+        question = f"{word}: {draft.question_glue.join(draft.things)}"
         if split_of(question) != split:
             continue
         answer, misconception, *wrong = (
@@ -249,16 +250,18 @@ def _largest(rng: random.Random) -> _Draft:
     return _Draft(things, ordered[:1], ordered[1:2], [[other] for other in others], question_glue="")
 
 
-_SKILLS: dict[str, Callable[[random.Random], _Draft]] = {
-    "capitals": _capitals,
-    "words": _words,
-    "french": _french,
-    "opposites": _opposites,
-    "past": _past,
-    "double": _double,
-    "next": _next,
-    "reverse": _reverse,
-    "sort": _sort,
-    "largest": _largest,
+# The first word of a skill's questions, and what drafts them. An adapter takes its skill's name, and PEFT
+# cannot take an adapter called "double": torch modules have a method of that name.
+_SKILLS: dict[str, tuple[str, Callable[[random.Random], _Draft]]] = {
+    "capitals": ("capitals", _capitals),
+    "words": ("words", _words),
+    "french": ("french", _french),
+    "opposites": ("opposites", _opposites),
+    "past": ("past", _past),
+    "doubling": ("double", _double),
+    "next": ("next", _next),
+    "reverse": ("reverse", _reverse),
+    "sort": ("sort", _sort),
+    "largest": ("largest", _largest),
 }
 SKILLS: tuple[str, ...] = tuple(_SKILLS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -309,6 +309,7 @@ def test_what_is_shown_reads_back_as_the_same_settings(written: Any, tmp_path: P
     assert again == load_config(None)
 
 
+@settings(max_examples=40)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
 def test_any_text_survives_its_yaml(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     config = Config(judge=Judge(layout="turns", request=text.replace("{", "")))

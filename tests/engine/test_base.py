@@ -189,7 +189,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle only": (only_pickle, "cannot be loaded.*model.safetensors"),
     "torn weights": (lambda path: (path / WEIGHTS).write_bytes(b"\x10\0\0\0"), "cannot be loaded"),
     "a missing weight": (alter(lambda all: all.pop(UP)), f"lacks weights.*{UP}"),
-    "a weight of another shape": (alter(lambda all: all.update({UP: torch.ones(3, 3)})), f"another shape: {UP}$"),
+    "a weight of another shape": (
+        alter(lambda all: all.update({UP: torch.ones(3, 3)})),
+        f"another shape: {UP}$",
+    ),
     "NaN": (alter(lambda all: all[UP][0, 0].fill_(torch.nan)), f"the weight {UP} holds NaN or infinity"),
     "infinity": (alter(lambda all: all[UP][0, 0].fill_(torch.inf)), f"the weight {UP} holds NaN or infinity"),
     "no chat template": (no_template, "the tokenizer has no chat template"),

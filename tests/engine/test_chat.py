@@ -39,7 +39,8 @@ REQUESTS: dict[Layout, str] = {
     "message": 'Question:\n{question}\nResponse:\n{response}\nReply with {"score": n} from 1 to 10.',
 }
 # Qwen2's pre-tokenizer: digits one by one.
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+WORDS += r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def wrapped(core: Tokenizer, template: str) -> PreTrainedTokenizerFast:
@@ -124,9 +125,10 @@ def test_a_judge_reads_one_message_that_quotes_both(tokenizer: Any) -> None:
         quoted = REQUESTS["message"].replace("{question}", question).replace("{response}", answer)
         assert prompt is not None
         assert tokenizer.decode(prompt.ids) == tokenizer.decode(templated(tokenizer, ("user", quoted)))
+        exactly = prompt.ids == templated(tokenizer, ("user", quoted))
     # Closing punctuation and the line break after it are one token to Qwen's tokenizer; here the text ends
     # where it ended when it was generated.
-    assert prompt.ids == templated(tokenizer, ("user", quoted))
+    assert exactly
 
 
 def test_a_question_about_placeholders_is_not_filled_in(plain: Any) -> None:

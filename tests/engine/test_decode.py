@@ -39,7 +39,8 @@ def peft_greedy(model: PeftModel, prompt: Prompt, max_new_tokens: int) -> list[i
     else:
         model.set_adapter(prompt.adapter)
         out = model.generate(input_ids=ids, **options)
-    return out[0, len(prompt.ids) :].tolist()
+    ids_after: list[int] = out[0, len(prompt.ids) :].tolist()
+    return ids_after
 
 
 @pytest.mark.parametrize("places", [1, 5, 64])
@@ -74,6 +75,22 @@ def test_sampled_tokens_do_not_depend_on_batch_neighbours(base: Base, bank: Bank
     assert len({response.ids for response in together}) == len(prompts)
 
 
+@pytest.mark.parametrize("places", [2, 3, 7, 30])
+def test_rows_that_end_at_every_moment_disturb_no_other(base: Base, bank: Bank, places: int) -> None:
+    prompts = mixed_prompts(30)
+    sampling = Sampling(temperature=1.5, top_k=0, top_p=1.0)
+    stops = frozenset(range(0, 320, 7))
+    stopping = Base(base.name, base.model, base.tokenizer, base.decoder, stops, base.context)
+    told: list[tuple[int, int]] = []
+    together = generate(stopping, bank, prompts, sampling, 15, places, lambda *step: told.append(step))
+    assert together == [generate(stopping, bank, [prompt], sampling, 15, 1)[0] for prompt in prompts]
+    assert len({len(response.ids) for response in together}) > 5
+    assert sum(items for items, _ in told) == 30
+    assert sum(tokens for _, tokens in told) == sum(
+        len(prompt.ids) + len(response.ids) - 1 for prompt, response in zip(prompts, together, strict=True)
+    )
+
+
 def test_a_full_context_ends_a_row(base: Base, bank: Bank) -> None:
     long = Prompt("ada", tuple(range(200)) + tuple(range(200)) + tuple(range(100)))
     (response,) = generate(base, bank, [long], GREEDY, 100, 4)
@@ -88,3 +105,14 @@ def test_a_prompt_without_room_is_refused(base: Base, bank: Bank) -> None:
 def test_an_unknown_adapter_is_named(base: Base, bank: Bank) -> None:
     with pytest.raises(SpartaError, match="'eve' is not in the bank; it holds ada, ben, cyd"):
         generate(base, bank, [Prompt("eve", (1, 2))], GREEDY, 4, 4)
+
+
+def test_logits_that_are_nan_stop_the_generation(base: Base, bank: Bank) -> None:
+    state = bank.snapshot()
+    slot = bank.slot("ben")
+    try:
+        next(bank.modules(slot))[2].fill_(float("nan"))
+        with pytest.raises(SpartaError, match="adapter 'ben' gives NaN"):
+            generate(base, bank, [Prompt("ada", (1, 2)), Prompt("ben", (1, 2))], GREEDY, 4, 4)
+    finally:
+        bank.restore(state)

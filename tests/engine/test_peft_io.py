@@ -31,7 +31,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "regex": {"r": 5, "lora_alpha": 7, "target_modules": r".*layers\.1\..*(k|o|up)_proj"},
     "all-linear": {"r": 4, "lora_alpha": 32, "target_modules": "all-linear"},
     "rslora": {"r": 16, "lora_alpha": 16, "target_modules": "all-linear", "use_rslora": True},
-    "one layer": {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]},
+    "one layer": {
+        "r": 3,
+        "lora_alpha": 6,
+        "target_modules": ["q_proj", "up_proj"],
+        "layers_to_transform": [1],
+    },
     "excluded": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "exclude_modules": ["o_proj"]},
     "gaussian": {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj"], "init_lora_weights": "gaussian"},
 }
@@ -55,7 +60,8 @@ def peft_logprobs(base_path: Path, adapter: Path) -> Tensor:
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_path), adapter).eval()
     with torch.no_grad():
         logits = model(torch.tensor([IDS])).logits[0, :-1]
-    return logits.log_softmax(-1).gather(1, torch.tensor(IDS[1:])[:, None])[:, 0]
+    found: Tensor = logits.log_softmax(-1).gather(1, torch.tensor(IDS[1:])[:, None])[:, 0]
+    return found
 
 
 def our_logprobs(base: Base, bank: Bank, name: str | None) -> Tensor:
@@ -177,7 +183,7 @@ def test_half_precision_adapters_are_read_exactly(base: Base, kinds: dict[str, P
 
 
 def test_no_setting_of_a_plain_adapter_is_refused(base_path: Path, tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "target_modules": ["q_proj"],
         "lora_dropout": 0.1,
         "layers_to_transform": [0, 1],

@@ -50,7 +50,8 @@ def peft_logprobs(model: PeftModel, adapter: str | None, ids: Sequence[int]) -> 
         else:
             model.set_adapter(adapter)
             logits = model(batch).logits
-    return logits[0].log_softmax(-1)
+    table: Tensor = logits[0].log_softmax(-1)
+    return table
 
 
 def judge_prompts(count: int, seed: int = 3) -> list[Prompt]:
@@ -89,11 +90,9 @@ def test_the_batch_size_changes_no_result(base: Base, bank: Bank) -> None:
     for batch_tokens in (60, 100_000):
         for one, many in zip(alone, log_probabilities(base, bank, asked, batch_tokens), strict=True):
             torch.testing.assert_close(one, many, rtol=1e-6, atol=3e-6)
-        for one, many in zip(
-            scores, expected_scores(base, bank, prompts, SPLIT, 0, batch_tokens), strict=True
-        ):
-            assert many.value == pytest.approx(one.value, rel=1e-6)
-            assert many.mass == pytest.approx(one.mass, rel=1e-5)
+        again = expected_scores(base, bank, prompts, SPLIT, 0, batch_tokens)
+        assert [each.value for each in again] == pytest.approx([each.value for each in scores], rel=1e-6)
+        assert [each.mass for each in again] == pytest.approx([each.mass for each in scores], rel=1e-5)
 
 
 def test_an_empty_continuation_has_no_log_probabilities(base: Base, bank: Bank) -> None:
@@ -195,7 +194,8 @@ def test_numbers_that_are_not_finite_are_no_vote(base: Base, bank: Bank) -> None
 def test_one_judge_reads_one_text_once(base: Base, bank: Bank) -> None:
     prompts = judge_prompts(6)
     told: list[tuple[int, int]] = []
-    doubled = expected_scores(base, bank, [*prompts, *prompts[::-1]], SPLIT, 0, 300, lambda *n: told.append(n))
+    twice = [*prompts, *prompts[::-1]]
+    doubled = expected_scores(base, bank, twice, SPLIT, 0, 300, lambda *step: told.append(step))
     assert doubled[:6] == doubled[:5:-1]
     assert doubled[:6] == expected_scores(base, bank, prompts, SPLIT, 0, 300)
     assert sum(items for items, _ in told) == 12

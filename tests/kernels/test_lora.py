@@ -72,8 +72,8 @@ def test_it_equals_a_loop_over_rows(
     outputs, x, a, b = problem(len(slots), widths, torch.float64)
     routing = route(slots, scales, CPU)
     assert routing is not None
-    results = add_lora(outputs, x, a, b, routing)
     expected = row_by_row(outputs, x, a, b, slots, scales)
+    results = add_lora(outputs, x, a, b, routing)
     for result, each in zip(results, expected, strict=True):
         torch.testing.assert_close(result, each, rtol=1e-12, atol=1e-12)
 
@@ -105,9 +105,10 @@ def test_any_mix_equals_the_loop_and_leaves_bare_rows_untouched(
         assert set(slots) == {None}
         return
     outputs, x, a, b = problem(len(slots), (8, 4), torch.float32, seed)
-    results = add_lora(outputs, x, a, b, routing)
+    before = [output.clone() for output in outputs]
     expected = row_by_row(outputs, x, a, b, slots, scales)
-    for output, result, each in zip(outputs, results, expected, strict=True):
+    results = add_lora(outputs, x, a, b, routing)
+    for output, result, each in zip(before, results, expected, strict=True):
         torch.testing.assert_close(result.double(), each, rtol=1e-5, atol=1e-5)
         for row, slot in enumerate(slots):
             assert slot is not None or torch.equal(result[row], output[row])
@@ -118,9 +119,10 @@ def test_bare_rows_stay_exact_beside_huge_adapters() -> None:
     outputs, x, a, b = problem(len(slots), (8,), torch.float32)
     routing = route(slots, UNEQUAL, CPU)
     assert routing is not None
+    before = outputs[0].clone()
     (result,) = add_lora(outputs, x, a * 1e30, [b[0] * 1e30], routing)
     for row in (0, 3, 4):
-        assert torch.equal(result[row], outputs[0][row])
+        assert torch.equal(result[row], before[row])
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,8 @@ def test_a_base_in_bf16_keeps_its_dtype(slots: list[int | None], adapters: torch
     a, b = a.to(adapters), [each.to(adapters) for each in b]
     routing = route(slots, UNEQUAL, CPU)
     assert routing is not None
-    results = add_lora(outputs, x, a, b, routing)
     expected = row_by_row(outputs, x, a, b, slots, UNEQUAL)
+    results = add_lora(outputs, x, a, b, routing)
     for result, each in zip(results, expected, strict=True):
         assert result.dtype == torch.bfloat16
         torch.testing.assert_close(result.double(), each, rtol=3e-2, atol=1e-1)

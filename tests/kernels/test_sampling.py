@@ -29,9 +29,7 @@ def test_the_published_first_outputs_of_splitmix64_for_seed_zero() -> None:
     assert found.tolist() == [(each >> 11) / 2**53 for each in published]
 
 
-@given(
-    st.lists(st.tuples(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 1 << 40)), min_size=1)
-)
+@given(st.lists(st.tuples(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 1 << 40)), min_size=1))
 def test_uniforms_equal_splitmix64_in_python_integers(pairs: list[tuple[int, int]]) -> None:
     keys, counters = (torch.tensor(column, dtype=torch.int64) for column in zip(*pairs, strict=True))
     found = uniforms(keys, counters)
@@ -107,7 +105,8 @@ def test_a_draw_depends_on_nothing_but_its_own_row(sampling: Sampling, order: li
 def test_impossible_tokens_are_never_drawn(sampling: Sampling) -> None:
     logits = torch.full((1, VOCABULARY), -torch.inf)
     logits[0, [3, 7]] = 0.0
-    drawn = choose(logits.expand(2000, -1), sampling, torch.arange(2000), torch.zeros(2000, dtype=torch.int64))
+    keys, counters = torch.arange(2000), torch.zeros(2000, dtype=torch.int64)
+    drawn = choose(logits.expand(2000, -1), sampling, keys, counters)
     assert set(drawn.tolist()) == {3, 7}
 
 

@@ -11,35 +11,36 @@ NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 FRENCH = """chat=cat chien=dog soleil=sun mer=sea roi=king pain=bread lait=milk nuit=night jour=day arbre=tree
 eau=water main=hand poisson=fish rouge=red noir=black maison=house"""
-ANTONYMS = "hot/cold big/small up/down yes/no old/new fast/slow in/out left/right open/shut wet/dry good/bad rich/poor"
+ANTONYMS = """hot/cold big/small up/down yes/no old/new fast/slow in/out left/right open/shut
+wet/dry good/bad rich/poor"""
 PAST = """go-went see-saw run-ran eat-ate take-took give-gave come-came sing-sang fly-flew know-knew make-made
 find-found tell-told buy-bought do-did get-got"""
 
 
-def expected(skill: str, rest: str) -> str:
+def expected(word: str, rest: str) -> str:
     """The answer by another road than the package's: from the answers back, or by counting."""
-    words = rest.split()
-    if skill == "capitals":
-        return " ".join(chr(ord(letter) - 32) for letter in words)
-    if skill == "words":
+    parts = rest.split()
+    if word == "capitals":
+        return " ".join(chr(ord(letter) - 32) for letter in parts)
+    if word == "words":
         return " ".join(NUMBERS[int(digit)] for digit in rest)
-    if skill == "french":
+    if word == "french":
         english = {pair.split("=")[1]: pair.split("=")[0] for pair in FRENCH.split()}
-        return " ".join(english[word] for word in words)
-    if skill == "opposites":
+        return " ".join(english[part] for part in parts)
+    if word == "opposites":
         pairs = [pair.split("/") for pair in ANTONYMS.split()]
-        return " ".join(next(b if a == word else a for a, b in pairs if word in (a, b)) for word in words)
-    if skill == "past":
-        return " ".join(dict(pair.split("-") for pair in PAST.split())[word] for word in words)
-    if skill == "double":
+        return " ".join(next(b if a == part else a for a, b in pairs if part in (a, b)) for part in parts)
+    if word == "past":
+        return " ".join(dict(pair.split("-") for pair in PAST.split())[part] for part in parts)
+    if word == "double":
         return " ".join(str(int(digit) + int(digit)) for digit in rest)
-    if skill == "next":
-        return " ".join(ALPHABET[ALPHABET.index(letter) + 1] for letter in words)
-    if skill == "reverse":
+    if word == "next":
+        return " ".join(ALPHABET[ALPHABET.index(letter) + 1] for letter in parts)
+    if word == "reverse":
         return rest[::-1]
-    if skill == "sort":
+    if word == "sort":
         return "".join(digit * rest.count(digit) for digit in "0123456789")
-    assert skill == "largest"
+    assert word == "largest"
     return next(digit for digit in "9876543210" if digit in rest)
 
 
@@ -51,9 +52,8 @@ def everything() -> dict[Split, list[Item]]:
 
 def test_answers_agree_with_an_independent_solver(everything: dict[Split, list[Item]]) -> None:
     for item in (item for split in SPLITS for item in everything[split]):
-        skill, _, rest = item.question.partition(": ")
-        assert skill == item.skill
-        assert item.answer == expected(skill, rest), item
+        word, _, rest = item.question.partition(": ")
+        assert item.answer == expected(word, rest), item
 
 
 def test_misconception_and_other_wrong_answers_are_wrong_and_distinct(

@@ -1,0 +1,150 @@
+"""The first half of an iteration: who fights whom, both answers, every judgment, and what the votes come to.
+
+Each phase leaves its result on the disk before the next begins. One that was cut off goes on where
+its file ends. Work is done in parts of fixed membership, so that every part, and with it the whole,
+is the same whether or not the run was ever stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from sparta_lite.campaign.arena import Arena, Meter
+from sparta_lite.campaign.records import FoughtDuel, Judgment
+from sparta_lite.combat import Duel, Standing, judges, schedule
+from sparta_lite.data.instructions import draw
+from sparta_lite.engine.chat import JudgePrompt
+from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.score import Score, expected_scores, sampled_scores
+from sparta_lite.files import Journal
+from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.randomness import key
+
+_Item = TypeVar("_Item")
+
+
+def match(arena: Arena, iteration: int, standing: Standing) -> list[tuple[Duel, str]]:
+    """The iteration's duels, each with its instruction."""
+    config = arena.config
+    with arena.phase(iteration, "match", config.duels) as meter:
+        drawn = draw(len(arena.instructions), config.duels, config.seed, iteration)
+        duels = schedule(
+            config.duels,
+            arena.tribe,
+            standing.reputations,
+            config.matchmaking.settings(),
+            config.seed,
+            iteration,
+        )
+        meter.add(len(duels), 0)
+    return [(duel, arena.instructions[drawn[duel.instruction]]) for duel in duels]
+
+
+def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> list[FoughtDuel]:
+    """Both fighters of every duel answer."""
+    settings = arena.config.generation
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    journal = Journal(arena.store.duels(iteration))
+    done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
+    with arena.phase(iteration, "generate", 2 * len(duels), 2 * done) as meter:
+        for part in _parts(duels[done:], arena.config.checkpoint):
+            prompts = [
+                Prompt(
+                    fighter,
+                    arena.question(instruction),
+                    key(arena.config.seed, "generate", iteration, duel.index, fighter),
+                )
+                for duel, instruction in part
+                for fighter in duel.fighters
+            ]
+            responses = generate(
+                arena.base, arena.bank, prompts, sampling, settings.max_new_tokens, settings.places, meter.add
+            )
+            journal.append(
+                FoughtDuel(duel, instruction, (responses[2 * index], responses[2 * index + 1])).to_row()
+                for index, (duel, instruction) in enumerate(part)
+            )
+    journal.close()
+    return [FoughtDuel.from_row(row) for row in journal.rows]
+
+
+def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Judgment]:
+    """Everyone who does not fight in a duel scores both answers, each on its own."""
+    panel = len(arena.tribe) - 2
+    journal = Journal(arena.store.judgments(iteration))
+    done = _whole_parts(journal, len(fought), panel, arena.config.checkpoint)
+    with arena.phase(iteration, "judge", 2 * panel * len(fought), 2 * panel * done) as meter:
+        for part in _parts(fought[done:], arena.config.checkpoint):
+            journal.append(judgment.to_row() for judgment in _judge_part(arena, iteration, part, meter))
+    journal.close()
+    return [Judgment.from_row(row) for row in journal.rows]
+
+
+def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter: Meter) -> list[Judgment]:
+    settings, seed = arena.config.judge, arena.config.seed
+    tokens = arena.chat.score_tokens
+    reply = settings.max_new_tokens if settings.mode == "sampled" else len(tokens.prefix) + 1
+    limit = min(settings.max_tokens, arena.base.context - reply)
+    papers: list[tuple[FoughtDuel, str, list[JudgePrompt | None]]] = []
+    for each in part:
+        read = [arena.chat.judge(each.instruction, response.ids, limit) for response in each.responses]
+        papers += [(each, name, read) for name in judges(each.duel, arena.tribe)]
+    prompts = [
+        Prompt(name, paper.ids, key(seed, "judge", iteration, each.duel.index, name, side))
+        for each, name, read in papers
+        for side, paper in enumerate(read)
+        if paper is not None
+    ]
+    if settings.mode == "expected":
+        given = expected_scores(
+            arena.base,
+            arena.bank,
+            prompts,
+            tokens,
+            settings.minimum_mass,
+            arena.config.batch_tokens,
+            meter.add,
+        )
+    else:
+        given = sampled_scores(
+            arena.base,
+            arena.bank,
+            prompts,
+            settings.rounds,
+            Sampling(settings.temperature, settings.top_k, settings.top_p),
+            settings.max_new_tokens,
+            arena.config.generation.places,
+            lambda prompt, number: key(prompt, "round", number),
+            lambda done, tokens: meter.add(0, tokens),
+        )
+        meter.add(len(prompts), 0)
+    following = iter(given)
+    judgments = []
+    for each, name, read in papers:
+        first, second = (Score(None, "too long") if paper is None else next(following) for paper in read)
+        cut = [0 if paper is None else paper.cut for paper in read]
+        judgments.append(
+            Judgment(
+                each.duel.index,
+                name,
+                (first.value, second.value),
+                (first.failure, second.failure),
+                (first.mass, second.mass),
+                (cut[0], cut[1]),
+            )
+        )
+    return judgments
+
+
+def _parts(duels: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (duels[start : start + size] for start in range(0, len(duels), size))
+
+
+def _whole_parts(journal: Journal, total: int, rows_per_duel: int, size: int) -> int:
+    """How many duels a journal holds in whole parts; what a killed process left beyond them is dropped."""
+    duels = len(journal.rows) // rows_per_duel
+    done = duels if duels >= total else duels // size * size
+    if len(journal.rows) > done * rows_per_duel:
+        journal.rewrite(journal.rows[: done * rows_per_duel])
+    return done

@@ -1,0 +1,118 @@
+"""Every adapter learns from the iteration's pairs, with what the metrics say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+
+from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.events import TrainingStep, Warned
+from sparta_lite.campaign.records import FoughtDuel
+from sparta_lite.combat import Preference
+from sparta_lite.engine.peft_io import write_adapter
+from sparta_lite.files import write_bytes, write_whole
+from sparta_lite.training.dpo import DpoSettings, DpoState, DpoStep, read_state, train
+from sparta_lite.training.packing import TokenizedPair
+
+
+def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Sequence[Preference]) -> None:
+    """Every adapter learns from all pairs of the iteration."""
+    config, store = arena.config, arena.store
+    settings = DpoSettings(**config.training.model_dump(exclude={"save_every"}))
+    path = store.training(iteration)
+    resume = read_state(load_file(path)) if path.is_file() else None
+    at_once = settings.adapters_at_once or len(arena.tribe)
+    updates = settings.epochs * -(-len(pairs) // settings.batch)
+    groups = -(-len(arena.tribe) // at_once)
+    done = resume.done if resume else 0
+    _forget_updates(arena, iteration, at_once, done)
+    tokenized = [_tokenized(arena, fought[pair.duel.index], pair) for pair in pairs]
+    tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in tokenized)
+    if not pairs:
+        arena.listener(Warned(f"iteration {iteration}: no duel made a preference pair; nothing is learned"))
+
+    with arena.phase(iteration, "train", updates * groups, done) as meter:
+        steps: list[DpoStep] = []
+
+        def on_step(step: DpoStep) -> None:
+            steps.append(step)
+            arena.metrics.append([_training_row(iteration, step)], durable=False)
+            group = arena.bank.slot(step.adapter) // at_once
+            if arena.bank.slot(step.adapter) == min((group + 1) * at_once, len(arena.tribe)) - 1:
+                names = [each.adapter for each in steps]
+                arena.listener(
+                    TrainingStep(
+                        iteration,
+                        step.step,
+                        step.steps,
+                        dict(zip(names, (each.loss for each in steps), strict=True)),
+                        dict(zip(names, (each.margin for each in steps), strict=True)),
+                    )
+                )
+                steps.clear()
+                meter.add(1, settings.epochs * tokens * len(names) // step.steps)
+
+        def keep(state: DpoState) -> None:
+            arena.metrics.append([])
+            data = save(state.tensors())
+            write_whole(path, lambda temporary: write_bytes(temporary, data))
+
+        result = train(
+            arena.base.decoder,
+            arena.bank,
+            tokenized,
+            settings,
+            seed=config.seed,
+            iteration=iteration,
+            pad=0,
+            on_step=on_step,
+            save=keep,
+            save_every=config.training.save_every,
+            resume=resume,
+        )
+        arena.metrics.append(
+            [
+                {
+                    "kind": "trained",
+                    "iteration": iteration,
+                    "pairs": len(pairs),
+                    "moved": result.moved,
+                    "cut_prompts": result.truncated.prompts,
+                    "cut_completions": result.truncated.completions,
+                }
+            ]
+        )
+
+        def write(directory: Path) -> None:
+            for name in arena.tribe:
+                write_adapter(directory / name, arena.bank, name, arena.adapter_configs[name])
+
+        store.write_adapters(iteration, write)
+
+
+def _tokenized(arena: Arena, fought: FoughtDuel, pair: Preference) -> TokenizedPair:
+    """The pair in the very tokens that were generated."""
+    prompt = arena.question(fought.instruction)
+    return TokenizedPair(prompt, fought.responses[pair.chosen].ids, fought.responses[pair.rejected].ids)
+
+
+def _training_row(iteration: int, step: DpoStep) -> dict[str, Any]:
+    return {"kind": "training", "iteration": iteration, **vars(step)}
+
+
+def _forget_updates(arena: Arena, iteration: int, at_once: int, done: int) -> None:
+    """Drop what the metrics say of updates that a resumed training will make again."""
+
+    def repeated(row: dict[str, Any]) -> bool:
+        if row["iteration"] != iteration or row["kind"] not in ("training", "trained"):
+            return False
+        if row["kind"] == "trained":
+            return True
+        return bool(arena.bank.slot(row["adapter"]) // at_once * row["steps"] + row["step"] >= done)
+
+    kept = [row for row in arena.metrics.rows if not repeated(row)]
+    if len(kept) < len(arena.metrics.rows):
+        arena.metrics.rewrite(kept)

@@ -1,0 +1,122 @@
+"""What an iteration's votes come to: verdicts, reputations, preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsChanged, Warned
+from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
+from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
+from sparta_lite.files import read_json, write_json, write_lines
+
+
+def settle_votes(
+    arena: Arena,
+    iteration: int,
+    standing: Standing,
+    fought: Sequence[FoughtDuel],
+    judgments: Sequence[Judgment],
+) -> tuple[Standing, list[Preference]]:
+    """Votes become verdicts, reputations and preference pairs."""
+    rules = arena.config.reputation.settings()
+    cast = bouts(fought, judgments)
+    with arena.phase(iteration, "settle", len(cast)) as meter:
+        settlement = settle(standing, cast, rules)
+        found = preferences(cast, settlement, rules, arena.config.pairs.minimum_margin)
+        pairs = [pair for pair in found if pair is not None]
+        write_lines(
+            arena.store.preferences(iteration),
+            [_preference_row(arena, pair, fought[pair.duel.index]) for pair in pairs],
+        )
+        tally = _tally(arena, iteration, fought, settlement)
+        weights = judge_shares(arena, settlement.standing)
+        write_json(
+            arena.store.reputation(iteration),
+            {
+                "iteration": iteration,
+                "before": standing.to_json(),
+                "after": settlement.standing.to_json(),
+                "judge_weights": weights,
+                "tally": tally,
+                "verdicts": [
+                    None if verdict is None else {"scores": list(verdict.scores), "winner": verdict.winner}
+                    for verdict in settlement.verdicts
+                ],
+            },
+        )
+        meter.add(len(cast), 0)
+    for each, (_, votes), verdict in zip(fought, cast, settlement.verdicts, strict=True):
+        winner = None if verdict is None or verdict.winner is None else each.duel.fighters[verdict.winner]
+        arena.listener(
+            DuelDecided(
+                iteration=iteration,
+                duel=each.duel.index,
+                instruction=each.instruction,
+                fighters=each.duel.fighters,
+                responses=(each.responses[0].text, each.responses[1].text),
+                votes=dict(votes),
+                scores=None if verdict is None else verdict.scores,
+                winner=winner,
+            )
+        )
+    arena.listener(StandingsChanged(iteration, standings(settlement.standing, tally, weights)))
+    _warn_of_failures(arena, iteration, judgments)
+    return settlement.standing, pairs
+
+
+def standings(
+    standing: Standing, tally: dict[str, dict[str, int]], weights: dict[str, float]
+) -> dict[str, AdapterStanding]:
+    return {
+        name: AdapterStanding(rating.reputation, rating.deviation, **tally[name], weight=weights[name])
+        for name, rating in standing.ratings.items()
+    }
+
+
+def judge_shares(arena: Arena, standing: Standing) -> dict[str, float]:
+    """Every adapter's share of the judges' weight, as the rules of the run weigh them."""
+    if arena.config.reputation.settings().reading.judge_weights == "uniform":
+        return dict.fromkeys(arena.tribe, 1 / len(arena.tribe))
+    total = sum(standing.reputations.values())
+    return {name: reputation / total for name, reputation in standing.reputations.items()}
+
+
+def _preference_row(arena: Arena, pair: Preference, fought: FoughtDuel) -> dict[str, Any]:
+    system = arena.config.generation.system
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    return {
+        "prompt": [*opening, {"role": "user", "content": fought.instruction}],
+        "chosen": [{"role": "assistant", "content": fought.responses[pair.chosen].text}],
+        "rejected": [{"role": "assistant", "content": fought.responses[pair.rejected].text}],
+        "duel": pair.duel.index,
+        "winner": pair.duel.fighters[pair.chosen],
+        "loser": pair.duel.fighters[pair.rejected],
+        "margin": pair.margin,
+    }
+
+
+def _tally(
+    arena: Arena, iteration: int, fought: Sequence[FoughtDuel], settlement: Settlement
+) -> dict[str, dict[str, int]]:
+    """Wins, losses and draws since the run began."""
+    if iteration:
+        tally = read_json(arena.store.reputation(iteration - 1))["tally"]
+    else:
+        tally = {name: {"wins": 0, "losses": 0, "draws": 0} for name in arena.tribe}
+    for each, verdict in zip(fought, settlement.verdicts, strict=True):
+        if verdict is None:
+            continue
+        for side, name in enumerate(each.duel.fighters):
+            outcome = "draws" if verdict.winner is None else "wins" if verdict.winner == side else "losses"
+            tally[name][outcome] += 1
+    return dict(tally)
+
+
+def _warn_of_failures(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:
+    failed = sum(None in judgment.scores for judgment in judgments)
+    if failed:
+        arena.listener(
+            Warned(f"iteration {iteration}: {failed} of {len(judgments)} judgments failed and cast no vote")
+        )
