@@ -35,7 +35,7 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.files import Journal, read_json, write_text
 from sparta_lite.pocket import adapter_paths, base_path, items
 
-_POCKET_DUELS = 2000  # distinct questions: more than the default run draws
+_POCKET_DUELS = 2400  # distinct questions: more than the default run draws
 
 
 def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:

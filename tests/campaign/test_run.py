@@ -15,7 +15,8 @@ import torch
 import yaml
 from datasets import load_dataset
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, PhaseStarted, RunFinished
@@ -85,13 +86,32 @@ def test_written_adapters_load_in_peft_and_differ_from_the_start(
         assert (model(ids).logits - before).abs().max() > 1e-4
 
 
-def test_preferences_load_as_a_dataset(finished: Path, tmp_path: Path) -> None:
+def test_preferences_load_as_a_dataset_and_train_in_trl_as_they_are(
+    finished: Path, base_path: Path, tmp_path: Path
+) -> None:
     data = load_dataset(
         "json", data_files=str(Store(finished).preferences(0)), split="train", cache_dir=str(tmp_path)
     )
     assert {"prompt", "chosen", "rejected"} <= set(data.column_names)
     assert data[0]["prompt"][0]["role"] == "user"
     assert data[0]["chosen"][0]["role"] == "assistant"
+    model = AutoModelForCausalLM.from_pretrained(base_path)
+    before = model.model.norm.weight.detach().clone()
+    config = DPOConfig(
+        str(tmp_path / "trl"),
+        max_steps=1,
+        learning_rate=1e-2,
+        per_device_train_batch_size=2,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base_path)
+    DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer).train()
+    assert not torch.equal(model.model.norm.weight, before)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(

@@ -30,7 +30,8 @@ def spread(name: str) -> float:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    config = load_config(None, ["reputation.start=uneven", f"reputation.prior={PRIOR}"])
+    rules = ["reputation.scale=1.0", "pairs.minimum_margin=0.0"]
+    config = load_config(None, [*rules, "reputation.start=uneven", f"reputation.prior={PRIOR}"])
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text(show_config(config))

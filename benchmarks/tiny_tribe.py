@@ -1,0 +1,79 @@
+"""A tribe of random weights, made from a fixed seed: the same base and adapters in our engine and in PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.peft_io import load_bank, read_adapter
+
+NAMES = [f"adapter-{number}" for number in range(10)]
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PAD, END, VOCABULARY = 257, 256, 512
+
+
+@dataclass(frozen=True)
+class Tribe:
+    """The same base and adapters twice: in our engine and in PEFT."""
+
+    path: Path
+    base: Base
+    bank: Bank
+    peft: Any
+
+
+def make_tribe(path: Path) -> Tribe:
+    """Shape TINY: 4 layers, hidden 256, rank 8 on all linear layers, ten adapters, random weights."""
+    save_tokenizer(path)
+    config = transformers.Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        eos_token_id=END,
+        pad_token_id=PAD,
+        tie_word_embeddings=True,
+        initializer_range=0.1,  # wide enough that greedy answers do not run into loops
+    )
+    torch.manual_seed(0)
+    transformers.Qwen2ForCausalLM(config).save_pretrained(path)
+    for name in NAMES:
+        settings = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=LINEAR)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), settings)
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter, std=0.05)
+        model.save_pretrained(path / name)
+
+    base = load_base(path, torch.device("cpu"))
+    bank = load_bank(base.decoder, [read_adapter(name, path / name) for name in NAMES])
+    reference = AutoModelForCausalLM.from_pretrained(path)
+    peft = PeftModel.from_pretrained(reference, path / NAMES[0], adapter_name=NAMES[0])
+    for name in NAMES[1:]:
+        peft.load_adapter(path / name, adapter_name=name)
+    return Tribe(path, base, bank, peft.eval())
+
+
+def save_tokenizer(path: Path) -> None:
+    """Bytes as tokens, and the two special tokens that Qwen's answers need."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    tokenizer.save_pretrained(path)
