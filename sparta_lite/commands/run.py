@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +77,8 @@ def _new(out: Path | None, config: Path | None, settings: Config) -> Path:
 
 def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool) -> None:
     quiet_libraries()
+    # The view must leave the terminal as it was, also when a batch system ends the run.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with _view(plain, json, _earlier(out) if resume else []) as listener:
             from sparta_lite.campaign.loop import run as campaign
