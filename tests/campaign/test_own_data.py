@@ -10,6 +10,7 @@ import pytest
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import Store
+from sparta_lite.data.instructions import load_instructions
 from sparta_lite.files import read_lines
 
 WORD_PROBLEM = (
@@ -59,3 +60,10 @@ def test_real_questions_run_on_the_pocket_tribe(tmp_path: Path, name: str, write
     assert all(cut == 0 for judgment in judgments for cut in judgment["cut"])
     assert not any(row["kind"] == "evaluation" for row in read_lines(Store(out).metrics))
     assert Store(out).adapters(0).is_dir()
+
+
+def test_the_example_with_own_questions_is_a_sound_configuration() -> None:
+    example = Path(__file__).parents[2] / "examples" / "own_questions.yaml"
+    config = load_config(example)
+    texts = load_instructions(config.data.path, config.data.column, config.data.template).texts
+    assert texts[0] == "A train leaves at 9 and arrives at 11.\nHow many hours does it travel?"

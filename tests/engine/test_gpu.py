@@ -1,0 +1,69 @@
+"""The same results on a CUDA device as on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.score import Continuation, log_probabilities
+from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.training.dpo import DpoSettings, train
+from sparta_lite.training.packing import TokenizedPair
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch sees none"),
+]
+
+NAMES = ("ada", "ben", "cyd")
+PROMPTS = [Prompt(name, tuple(range(start, start + 9)), key=start) for start, name in enumerate(NAMES * 4)]
+
+
+@pytest.fixture(scope="module")
+def card(base_path: Path, adapter_paths: dict[str, Path]) -> tuple[Base, Bank]:
+    base = load_base(base_path, torch.device("cuda"))
+    return base, load_bank(base.decoder, [read_adapter(name, path) for name, path in adapter_paths.items()])
+
+
+def test_greedy_tokens_are_the_same(base: Base, bank: Bank, card: tuple[Base, Bank]) -> None:
+    greedy = Sampling(temperature=0)
+    assert generate(*card, PROMPTS, greedy, 12, 5) == generate(base, bank, PROMPTS, greedy, 12, 5)
+
+
+def test_log_probabilities_are_the_same(base: Base, bank: Bank, card: tuple[Base, Bank]) -> None:
+    asked = [Continuation(prompt.adapter, prompt.ids, (5, 6, 7)) for prompt in PROMPTS]
+    for ours, theirs in zip(
+        log_probabilities(*card, asked, 200), log_probabilities(base, bank, asked, 200), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_an_epoch_of_dpo_moves_the_weights_alike(base: Base, bank: Bank, card: tuple[Base, Bank]) -> None:
+    pairs = [TokenizedPair(prompt.ids, (7, 8, 9, prompt.key), (9, 8, 7)) for prompt in PROMPTS]
+    settings = DpoSettings(learning_rate=1e-3, batch=4, micro_batch=2)
+    start = bank.snapshot()
+    moved = []
+    try:
+        for engine, weights in ((base, bank), card):
+            result = train(
+                engine.decoder,
+                weights,
+                pairs,
+                settings,
+                seed=1,
+                iteration=0,
+                pad=0,
+                on_step=lambda step: None,
+            )
+            moved.append(result.moved)
+    finally:
+        bank.restore(start)
+        card[1].restore(start)
+    for name in NAMES:
+        assert moved[1][name] == pytest.approx(moved[0][name], rel=1e-2)
