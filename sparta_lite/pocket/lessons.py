@@ -22,13 +22,12 @@ _HIGH, _LOW = (9, 9, 9, 10), (2, 2, 2, 1)
 class Lesson:
     """``targets[i]`` is the token that should follow ``tokens[i]``, or ``IGNORED``.
 
-    ``checks`` are the places of a response up to its first wrong token, each with the token that the right
-    answer has there.
+    ``faults`` holds the places of a response up to its first wrong token, and which one is that.
     """
 
     tokens: list[int]
     targets: list[int]
-    checks: tuple[tuple[int, int], ...] = ()
+    faults: tuple[tuple[int, bool], ...] = ()
 
 
 class Writer:
@@ -69,18 +68,18 @@ class Writer:
             tokens += ids
             learned += [learn] * len(ids)
         targets = [token if learn else IGNORED for token, learn in zip(tokens[1:], learned[1:], strict=True)]
-        checks = (check for check in self._checks(item, response) if check[0] < len(targets))
-        return Lesson(tokens[:-1], targets, tuple(checks))
+        faults = (fault for fault in self._faults(item, response) if fault[0] < len(targets))
+        return Lesson(tokens[:-1], targets, tuple(faults))
 
-    def _checks(self, item: Item, response: str) -> list[tuple[int, int]]:
+    def _faults(self, item: Item, response: str) -> list[tuple[int, bool]]:
         start = len(self._encode(_asked(item.question)))
         given, wanted = (self._encode(f"{text}<|im_end|>") for text in (response, item.answer))
-        checks = []
+        faults = []
         for place, (ours, theirs) in enumerate(zip(given, wanted, strict=False), start):
-            checks.append((place, theirs))
+            faults.append((place, ours != theirs))
             if ours != theirs:
                 break
-        return checks
+        return faults
 
 
 def mistake(item: Item, rng: random.Random, misconceived: float = 0.4) -> str:

@@ -71,6 +71,24 @@ _PAST = {
     "do": "did",
     "get": "got",
 }
+_PLURALS = {
+    "man": "men",
+    "foot": "feet",
+    "tooth": "teeth",
+    "child": "children",
+    "mouse": "mice",
+    "goose": "geese",
+    "ox": "oxen",
+    "knife": "knives",
+    "leaf": "leaves",
+    "wolf": "wolves",
+    "sheep": "sheep",
+    "person": "people",
+    "half": "halves",
+    "thief": "thieves",
+    "louse": "lice",
+    "loaf": "loaves",
+}
 
 
 @dataclass(frozen=True)
@@ -222,16 +240,13 @@ def _double(rng: random.Random) -> _Draft:
 
 
 def _next(rng: random.Random) -> _Draft:
-    pool = list(string.ascii_lowercase[:-2])
+    pool = list(string.ascii_lowercase[:12])
     return _one_by_one(rng, rng.sample(pool, 3), lambda c: chr(ord(c) + 1), lambda c: chr(ord(c) + 2), pool)
 
 
-def _reverse(rng: random.Random) -> _Draft:
-    things = rng.sample(string.ascii_lowercase, rng.choice((3, 4)))
-    right = things[::-1]
-    stray = list(right)
-    stray[rng.randrange(len(stray))] = rng.choice([c for c in string.ascii_lowercase if c not in things])
-    return _Draft(things, right, things, [_swapped(rng, right), _swapped(rng, things), stray])
+def _plurals(rng: random.Random) -> _Draft:
+    pool = list(_PLURALS)
+    return _one_by_one(rng, rng.sample(pool, 3), lambda w: _PLURALS[w], lambda w: f"{w}s", pool)
 
 
 def _sort(rng: random.Random) -> _Draft:
@@ -260,7 +275,7 @@ _SKILLS: dict[str, tuple[str, Callable[[random.Random], _Draft]]] = {
     "past": ("past", _past),
     "doubling": ("double", _double),
     "next": ("next", _next),
-    "reverse": ("reverse", _reverse),
+    "plurals": ("plurals", _plurals),
     "sort": ("sort", _sort),
     "largest": ("largest", _largest),
 }

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from sparta_lite.pocket import JUDGE_REQUEST
 from sparta_lite.pocket.skills import SKILLS, draw
 
-VOCABULARY = 640
+VOCABULARY = 704
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _WORD = (  # Qwen2's pieces: words with one leading sign, single digits, runs of signs, line ends, spaces
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

@@ -40,17 +40,16 @@ def test_a_judgment_reads_as_turns_and_teaches_the_score() -> None:
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_checks_hold_the_right_tokens_up_to_the_first_that_differs(number: int) -> None:
+def test_the_marked_fault_is_the_first_token_that_differs(number: int) -> None:
     rng = generator("faults", number)
     for asked in items("train", 20, number):
         response = mistake(asked, rng)
         lesson, right = writer.task(asked, response), writer.task(asked, asked.answer)
-        prompt = len(right.tokens) - len(right.checks)
-        assert [place for place, _ in lesson.checks] == list(range(prompt, prompt + len(lesson.checks)))
-        assert [token for _, token in right.checks] == right.tokens[prompt:]
-        for place, token in lesson.checks:
-            assert token == [*right.tokens, tokenizer.eos_token_id][place]
-        assert all(lesson.tokens[place] == token for place, token in lesson.checks[:-1])
+        assert not any(wrong for _, wrong in right.faults)
+        for place, wrong in lesson.faults:
+            wanted = [*right.tokens, tokenizer.eos_token_id][place]
+            assert wrong == (lesson.tokens[place] != wanted)
+        assert not any(wrong for _, wrong in lesson.faults[:-1])
 
 
 def test_a_batch_is_padded_on_the_right_and_padding_is_no_target() -> None:

@@ -15,6 +15,8 @@ ANTONYMS = """hot/cold big/small up/down yes/no old/new fast/slow in/out left/ri
 wet/dry good/bad rich/poor"""
 PAST = """go-went see-saw run-ran eat-ate take-took give-gave come-came sing-sang fly-flew know-knew make-made
 find-found tell-told buy-bought do-did get-got"""
+PLURALS = """man-men foot-feet tooth-teeth child-children mouse-mice goose-geese ox-oxen knife-knives
+leaf-leaves wolf-wolves sheep-sheep person-people half-halves thief-thieves louse-lice loaf-loaves"""
 
 
 def expected(word: str, rest: str) -> str:
@@ -36,8 +38,8 @@ def expected(word: str, rest: str) -> str:
         return " ".join(str(int(digit) + int(digit)) for digit in rest)
     if word == "next":
         return " ".join(ALPHABET[ALPHABET.index(letter) + 1] for letter in parts)
-    if word == "reverse":
-        return rest[::-1]
+    if word == "plurals":
+        return " ".join(dict(pair.split("-") for pair in PLURALS.split())[part] for part in parts)
     if word == "sort":
         return "".join(digit * rest.count(digit) for digit in "0123456789")
     assert word == "largest"
