@@ -118,15 +118,15 @@ def expected_scores(
     scores: dict[tuple[str | None, tuple[int, ...]], Score] = {}
     values = torch.tensor(SCORES, dtype=torch.float64)
     for batch in _batches(rows, batch_tokens):
-        hidden = _hidden(base, bank, [rows[index] for index in batch])
-        last = torch.tensor([len(rows[index][1]) - 1 for index in batch], device=hidden.device)
-        which = torch.arange(len(batch), device=hidden.device)
-        first = base.decoder.logits(hidden[which, last - 1]).float().softmax(-1).double().cpu()
+        ends = [len(rows[index][1]) for index in batch]
+        keep = torch.tensor([[end - 2, end - 1] for end in ends], device=base.decoder.device)
+        hidden = _hidden(base, bank, [rows[index] for index in batch], keep)  # [rows, 2, hidden]
+        first = base.decoder.logits(hidden[:, 0]).float().softmax(-1).double().cpu()
         chances = first[:, list(tokens.digits)]  # [rows, 9]
         if len(tokens.ten) == 1:
             ten = first[:, tokens.ten[0]]
         else:
-            second = base.decoder.logits(hidden[which, last]).float().softmax(-1).double().cpu()
+            second = base.decoder.logits(hidden[:, 1]).float().softmax(-1).double().cpu()
             ten = chances[:, 0] * second[:, tokens.ten[1]]
             chances[:, 0] -= ten
         chances = torch.cat([chances, ten[:, None]], dim=1)  # [rows, 10]
@@ -208,14 +208,16 @@ def _batches(rows: Sequence[tuple[str | None, tuple[int, ...]]], batch_tokens: i
         yield batch
 
 
-def _hidden(base: Base, bank: Bank, rows: Sequence[tuple[str | None, tuple[int, ...]]]) -> Tensor:
-    """Hidden states of a batch padded on the right, [rows, longest, hidden]."""
+def _hidden(
+    base: Base, bank: Bank, rows: Sequence[tuple[str | None, tuple[int, ...]]], keep: Tensor | None = None
+) -> Tensor:
+    """Hidden states of a batch padded on the right, [rows, longest, hidden], or those at ``keep`` alone."""
     longest = max(len(ids) for _, ids in rows)
     padded = [[*ids, *[0] * (longest - len(ids))] for _, ids in rows]
     ids = torch.tensor(padded, dtype=torch.int64, device=base.decoder.device)
     positions = torch.arange(longest, device=ids.device).expand_as(ids)
     lora = bank.lora([adapter for adapter, _ in rows])
-    return base.decoder.hidden(ids, positions, _causal, lora)
+    return base.decoder.hidden(ids, positions, _causal, lora, keep)
 
 
 def _causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
