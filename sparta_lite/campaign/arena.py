@@ -17,7 +17,7 @@ from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
-from sparta_lite.engine.chat import Chat
+from sparta_lite.engine.chat import Chat, ScoreTokens
 from sparta_lite.files import Journal
 from sparta_lite.pocket import Item
 
@@ -45,9 +45,7 @@ class Arena:
 
     def question(self, instruction: str) -> tuple[int, ...]:
         """The prompt of an instruction, cut to what the settings and the base's context allow."""
-        settings = self.config.generation
-        room = self.base.context - settings.max_new_tokens
-        return self.chat.question(instruction, min(settings.max_prompt_tokens, room)).ids
+        return self.chat.question(instruction, question_limit(self.config, self.base.context)).ids
 
     @contextmanager
     def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:
@@ -57,6 +55,18 @@ class Arena:
         yield meter
         meter.report()
         self.listener(PhaseFinished(iteration, phase, meter.seconds, meter.tokens))
+
+
+def question_limit(config: Config, context: int) -> int:
+    """The most tokens of a question, so that an answer still fits into the base's ``context``."""
+    return min(config.generation.max_prompt_tokens, context - config.generation.max_new_tokens)
+
+
+def judge_limit(config: Config, context: int, tokens: ScoreTokens) -> int:
+    """The most tokens of a judge's prompt, so that its reply still fits into the base's ``context``."""
+    settings = config.judge
+    reply = settings.max_new_tokens if settings.mode == "sampled" else len(tokens.prefix) + 1
+    return min(settings.max_tokens, context - reply)
 
 
 class Meter:

@@ -23,6 +23,7 @@ Layer = dict[str, Any]
 
 _PRESET = Path(sparta_lite.pocket.__file__).parent / "pocket.yaml"
 _WIDTH = 100
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # a date such as 2024-99-99 is a mere ValueError
 _LONGEST_VALUE = 60  # characters of a wrong value that an error repeats
 
 
@@ -123,11 +124,11 @@ def _read(path: Path) -> Any:
         raise SpartaError(f"{path}: {error.strerror}; give a YAML file that can be read") from error
     except UnicodeDecodeError as error:
         raise SpartaError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it so") from error
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise SpartaError(f"{path}{_yaml_fault(error)}") from error
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
+def _yaml_fault(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).replace("\n", " ")
     place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
@@ -150,7 +151,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise SpartaError(f"--set {text}: give key=value, such as --set reputation.kind=uniform")
     try:
         value = yaml.load(written, _Loader)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         if not _is_text(key):
             raise SpartaError(f"--set {text}{_yaml_fault(error)}") from error
         return key, written
@@ -195,6 +196,8 @@ def _anchored(layer: Layer, root: Path) -> Layer:
     def at_root(value: Any) -> Any:
         if not isinstance(value, str) or value in ("", POCKET):
             return value
+        if "\0" in value:
+            raise SpartaError(f"{value!r} holds a null character; give a path")
         return os.path.abspath(root / Path(value).expanduser())
 
     result = dict(layer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from sparta_lite.campaign.arena import Arena, Meter
+from sparta_lite.campaign.arena import Arena, Meter, judge_limit
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.combat import Duel, Standing, judges, schedule
 from sparta_lite.data.instructions import draw
@@ -84,8 +84,7 @@ def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Ju
 def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter: Meter) -> list[Judgment]:
     settings, seed = arena.config.judge, arena.config.seed
     tokens = arena.chat.score_tokens
-    reply = settings.max_new_tokens if settings.mode == "sampled" else len(tokens.prefix) + 1
-    limit = min(settings.max_tokens, arena.base.context - reply)
+    limit = judge_limit(arena.config, arena.base.context, tokens)
     papers: list[tuple[FoughtDuel, str, list[JudgePrompt | None]]] = []
     for each in part:
         read = [arena.chat.judge(each.instruction, response.ids, limit) for response in each.responses]

@@ -73,6 +73,13 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
             save_every=config.training.save_every,
             resume=resume,
         )
+        if pairs and not any(result.moved.values()):
+            arena.listener(
+                Warned(
+                    f"iteration {iteration}: nothing is learned, the only update is warm-up at rate 0; lower "
+                    "training.batch, or set training.warmup to 0"
+                )
+            )
         arena.metrics.append(
             [
                 {

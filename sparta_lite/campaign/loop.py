@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.arena import Arena, judge_limit, question_limit
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
@@ -28,7 +28,7 @@ from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.combat import Standing, begin
 from sparta_lite.data.instructions import Instructions, load_instructions
-from sparta_lite.engine.base import load_base
+from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.errors import SpartaError
@@ -52,24 +52,29 @@ def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
             something is wrong with base, adapters or data. Finished work stays as it is.
     """
     store = Store(out)
-    if resume and not store.run.is_file():
-        raise SpartaError(f"{out}: no run to resume there; leave --resume out to start one")
-    if not resume and store.run.is_file():
-        raise SpartaError(
-            f"{out}: holds a run already; add --resume to go on with it or choose another --out"
-        )
-    if not resume and store.holds_foreign_files():
-        raise SpartaError(
-            f"{out}: holds files that are no run's; choose an empty or a new directory for --out"
-        )
+    _require_place(store, resume)
     with store.locked():
+        _require_place(store, resume)  # another run may have come and gone since
         try:
             _campaign(config, store, resume, listener)
-        except (KeyboardInterrupt, SpartaError) as end:
+        except BaseException as end:
             # What ended the run is what the user must hear of, also when the disk cannot take it down.
             with contextlib.suppress(SpartaError):
                 store.close(end)
             raise
+
+
+def _require_place(store: Store, resume: bool) -> None:
+    if resume and not store.run.is_file():
+        raise SpartaError(f"{store.root}: no run to resume there; leave --resume out to start one")
+    if not resume and store.run.is_file():
+        raise SpartaError(
+            f"{store.root}: holds a run already; add --resume to go on with it or choose another --out"
+        )
+    if not resume and store.holds_foreign_files():
+        raise SpartaError(
+            f"{store.root}: holds files that are no run's; choose an empty or a new directory for --out"
+        )
 
 
 def _campaign(config: Config, store: Store, resume: bool, listener: Listener) -> None:
@@ -78,35 +83,33 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         raise SpartaError(
             f"{store.root}: was started with other settings; resume without a config file and without --set"
         )
+    record = store.read_run() if resume else {}
     device = _device(config)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    # Sums depend on the number of threads: a run keeps the one that it began with.
+    torch.set_num_threads(config.threads or record.get("threads") or torch.get_num_threads())
     base_at = base_path() if config.base == POCKET else Path(config.base)
     adapters_at = adapter_places(config)
     base = load_base(base_at, device)
     files = [read_adapter(name, path) for name, path in adapters_at.items()]
     bank = load_bank(base.decoder, files)
     instructions = _instructions(config)
+    held_out = items("held-out", config.evaluation.items) if config.data.path == POCKET else []
+    chat = Chat(base.tokenizer, config.generation.system, config.judge.layout, config.judge.wording)
+    _require_room(config, base, chat)
+    standing = begin(tuple(adapters_at), config.reputation.settings())
 
-    inputs = hashes(base_at, adapters_at)
+    inputs = hashes(base_at, adapters_at, instructions.texts)
+    changed = [name for name, value in record.get("hashes", {}).items() if inputs.get(name) != value]
+    if changed:
+        raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
     if resume:
-        changed = [
-            name for name, value in read_json(store.run)["hashes"].items() if inputs.get(name) != value
-        ]
-        if changed:
-            raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
+        store.update_run(status="running", error=None)
     else:
+        record = {"device": str(device), "threads": torch.get_num_threads(), "versions": versions()}
         write_text(store.config, show_config(config))
-    store.update_run(
-        format=FORMAT,
-        status="running",
-        seed=config.seed,
-        device=str(device),
-        threads=torch.get_num_threads(),
-        versions=versions(),
-        hashes=inputs,
-        **({} if resume else {"started": started}),
-    )
+        store.update_run(
+            format=FORMAT, status="running", seed=config.seed, **record, hashes=inputs, started=started
+        )
     log = Journal(store.events)
 
     def tell(event: Event) -> None:
@@ -120,12 +123,11 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         base=base,
         bank=bank,
         adapter_configs={file.adapter.name: file.config for file in files},
-        chat=Chat(base.tokenizer, config.generation.system, config.judge.layout, config.judge.wording),
+        chat=chat,
         instructions=instructions.texts,
-        items=items("held-out", config.evaluation.items) if config.data.path == POCKET else [],
+        items=held_out,
         metrics=Journal(store.metrics),
     )
-    arena.chat.score_tokens  # noqa: B018  a tokenizer that cannot write scores is refused before any work
     tell(
         RunStarted(
             run=str(store.root),
@@ -140,17 +142,24 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
     )
     if instructions.duplicates:
         tell(Warned(f"{config.data.path}: {instructions.duplicates} duplicate rows were left out"))
-    _iterations(arena)
+    now, then = {"device": str(device), **versions()}, {"device": record["device"], **record["versions"]}
+    for name in now:
+        if now[name] != then.get(name):
+            tell(
+                Warned(
+                    f"{name} is {now[name]}, at the run's start it was {then.get(name)}: results may differ"
+                )
+            )
+    _iterations(arena, standing)
     seconds = time.time() - started
     tell(RunFinished(seconds))
     log.append([])
     store.update_run(status="finished", finished=time.time())
 
 
-def _iterations(arena: Arena) -> None:
+def _iterations(arena: Arena, standing: Standing) -> None:
     config, store = arena.config, arena.store
     evaluate(arena, 0)
-    standing = begin(arena.tribe, config.reputation.settings())
     for iteration in range(config.iterations):
         last = iteration + 1 == config.iterations
         measured = last or (iteration + 1) % config.evaluation.every == 0
@@ -186,7 +195,7 @@ def adapter_places(config: Config) -> dict[str, Path]:
     """Where every adapter of the tribe stands, in the tribe's order.
 
     Raises:
-        SpartaError: the directory holds fewer than three adapters.
+        SpartaError: there are fewer than three adapters, or fewer than ``tribe.size``.
     """
     given = config.tribe.adapters
     if given == POCKET:
@@ -196,6 +205,10 @@ def adapter_places(config: Config) -> dict[str, Path]:
     else:
         found = sorted(Path(given).glob("*/adapter_config.json"))
         places = {path.parent.name: path.parent for path in found}
+    if len(places) < (config.tribe.size or 0):
+        raise SpartaError(
+            f"tribe.size is {config.tribe.size}, but {given} holds {len(places)} PEFT adapters; lower it"
+        )
     places = dict(list(places.items())[: config.tribe.size])
     if len(places) < 3:
         raise SpartaError(
@@ -209,6 +222,17 @@ def _instructions(config: Config) -> Instructions:
     if config.data.path == POCKET:
         return Instructions(tuple(item.question for item in items("duel", _POCKET_DUELS)), duplicates=0)
     return load_instructions(config.data.path, config.data.column, config.data.template)
+
+
+def _require_room(config: Config, base: Base, chat: Chat) -> None:
+    """Refuse, before any work, templates and limits under which no duel could be fought or judged."""
+    chat.question("", question_limit(config, base.context))
+    limit = judge_limit(config, base.context, chat.score_tokens)
+    if chat.judge("", (), limit) is None:
+        raise SpartaError(
+            f"judge: its request alone fills a prompt of {limit} tokens; raise judge.max_tokens, or lower "
+            "judge.max_new_tokens where it leaves too little of the base's context"
+        )
 
 
 def _device(config: Config) -> torch.device:

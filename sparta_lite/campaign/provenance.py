@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -16,9 +17,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
 
 
-def hashes(base: Path, adapters: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of the weights and configuration of the base and of every adapter."""
+_INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
+"""Weights, configuration, tokenizer, chat template."""
+
+
+def hashes(base: Path, adapters: Mapping[str, Path], instructions: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the files of the base and of every adapter, and of the instructions."""
     return {
+        "instructions": hashlib.sha256(json.dumps(instructions).encode()).hexdigest(),
         "base": _digest(base),
         **{f"adapter {name}": _digest(path) for name, path in adapters.items()},
     }
@@ -26,7 +32,7 @@ def hashes(base: Path, adapters: Mapping[str, Path]) -> dict[str, str]:
 
 def _digest(directory: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*config.json")):
+    for path in sorted(path for path in directory.iterdir() if path.suffix in _INPUTS and path.is_file()):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

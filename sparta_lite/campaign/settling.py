@@ -25,7 +25,8 @@ def settle_votes(
     with arena.phase(iteration, "settle", len(cast)) as meter:
         settlement = settle(standing, cast, rules)
         found = preferences(cast, settlement, rules, arena.config.pairs.minimum_margin)
-        pairs = [pair for pair in found if pair is not None]
+        # Sampled rounds can score one answer in two ways; from such a pair there is nothing to learn.
+        pairs = [pair for pair in found if pair is not None and _answers_differ(fought[pair.duel.index])]
         write_lines(
             arena.store.preferences(iteration),
             [_preference_row(arena, pair, fought[pair.duel.index]) for pair in pairs],
@@ -81,6 +82,10 @@ def judge_shares(arena: Arena, standing: Standing) -> dict[str, float]:
         return dict.fromkeys(arena.tribe, 1 / len(arena.tribe))
     total = sum(standing.reputations.values())
     return {name: reputation / total for name, reputation in standing.reputations.items()}
+
+
+def _answers_differ(fought: FoughtDuel) -> bool:
+    return fought.responses[0].ids != fought.responses[1].ids
 
 
 def _preference_row(arena: Arena, pair: Preference, fought: FoughtDuel) -> dict[str, Any]:

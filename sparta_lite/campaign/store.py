@@ -65,6 +65,7 @@ class Store:
         Raises:
             SpartaError: another process holds it, or it cannot be written.
         """
+        new = not self.root.exists()
         with clear_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / "lock").open("w")
@@ -75,7 +76,17 @@ class Store:
                 raise SpartaError(
                     f"{self.root}: another process works on this run; wait for it or choose another --out"
                 ) from error
-            yield
+            try:
+                yield
+            finally:
+                if new:
+                    self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """Remove a directory in which nothing has begun."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.root.iterdir()] == ["lock"]:
+                shutil.rmtree(self.root)
 
     def write_adapters(self, iteration: int, write: Callable[[Path], None]) -> None:
         """Let ``write`` fill a fresh directory, then make it the iteration's adapters in one step."""
@@ -97,14 +108,29 @@ class Store:
         )
 
     def close(self, end: BaseException) -> None:
-        """Note in ``run.json`` how a run that did not finish ended."""
-        if self.run.is_file():
-            status = "interrupted" if isinstance(end, KeyboardInterrupt) else "failed"
-            self.update_run(status=status, error=str(end) or None)
+        """Note in ``run.json`` how a run ended that did not finish; one not taken up stays as it is."""
+        if self.run.is_file() and self.read_run()["status"] == "running":
+            stopped = isinstance(end, KeyboardInterrupt | SystemExit)
+            self.update_run(
+                status="interrupted" if stopped else "failed", error=None if stopped else str(end) or None
+            )
+
+    def read_run(self) -> dict[str, Any]:
+        """What ``run.json`` holds.
+
+        Raises:
+            SpartaError: it is damaged or of another version.
+        """
+        record = read_json(self.run)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise SpartaError(
+                f"{self.run}: not of this version's form, {FORMAT}; go on with the version that began the run"
+            )
+        return record
 
     def update_run(self, **changes: Any) -> None:
         """Change some keys of ``run.json``."""
-        write_json(self.run, {**(read_json(self.run) if self.run.exists() else {}), **changes})
+        write_json(self.run, {**(self.read_run() if self.run.exists() else {}), **changes})
 
 
 def read_trace(run: Path) -> dict[str, Any]:

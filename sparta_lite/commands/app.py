@@ -24,6 +24,12 @@ class _Commands(TyperGroup):
             line = str(error).replace("\n", " ")
             typer.echo(f"error: {line}", err=True)
             raise typer.Exit(2) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            place = "" if error.filename is None else f"{error.filename}: "
+            typer.echo(f"error: {place}{error.strerror or error}", err=True)
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error

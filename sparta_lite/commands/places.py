@@ -30,7 +30,7 @@ def require_free(out: Path) -> None:
         raise SpartaError(f"{out}: holds a finished run; give --out a directory that does not exist yet")
     if state is not None:
         raise SpartaError(f"{out}: holds an unfinished run; go on with it by --resume, or give another --out")
-    if any(entry.name not in _BEFORE_THE_RUN for entry in out.iterdir()):
+    if any(entry.name not in _BEFORE_THE_RUN and entry.suffix != ".partial" for entry in out.iterdir()):
         raise SpartaError(
             f"{out}: holds files that are no run's; give --out a directory that does not exist yet"
         )
@@ -60,4 +60,6 @@ def status(run: Path) -> str | None:
 
 
 def _last_written(run: Path) -> float:
-    return max(entry.stat().st_mtime for entry in run.iterdir() if entry.is_file())
+    """By the files that only grow: others may vanish under a run that goes on right now."""
+    files = [run / "run.json", run / "events.jsonl"]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)

@@ -68,6 +68,8 @@ def _recorded(out: Path, config: Path | None, sets: list[str], seed: int | None)
 def _new(out: Path | None, config: Path | None, settings: Config) -> Path:
     if out is not None:
         places.require_free(out)
+        if config is not None and config.resolve() == (out / "config.yaml").resolve():
+            raise SpartaError(f"{config}: the run would overwrite it; give --out another directory")
         return out
     name = Path(settings.base).name if config is None else config.stem
     for stopped in places.unfinished()[:1]:

@@ -91,6 +91,8 @@ def _rows(file: Path, split: str | None) -> list[_Row]:
         if error.msg == "Extra data":  # JSON lines under the wrong name are common
             return _lines(file, text, split)
         raise SpartaError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except ValueError as error:
+        raise SpartaError(f"{file}: not valid JSON ({error})") from error
     except RecursionError as error:
         raise SpartaError(f"{file}: is nested too deeply; give a list of flat objects") from error
     return _table(_split(document, file, split))
@@ -118,7 +120,7 @@ def _lines(file: Path, text: str, split: str | None) -> list[_Row]:
         if line.strip():
             try:
                 rows.append(_Row(f"row {number}", json.loads(line)))
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # a number of 5000 digits is a mere ValueError
                 raise SpartaError(f"{file}, row {number}: not valid JSON ({error})") from error
     return rows
 

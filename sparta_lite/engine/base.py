@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparta_lite.engine.model import Decoder
@@ -54,7 +52,7 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
             ignore_mismatched_sizes=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except Exception as error:  # a broken configuration makes transformers raise nearly anything
         raise SpartaError(f"base: {path} cannot be loaded: {_first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
@@ -67,6 +65,12 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
     # Without its files transformers makes a tokenizer that knows no text at all.
     if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
         raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
+    highest, known = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if highest >= known:
+        raise SpartaError(
+            f"base: {path}: the tokenizer has ids up to {highest}, the model {known} embeddings; "
+            "get the tokenizer that it was trained with"
+        )
     if not tokenizer.chat_template:
         raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
     model.requires_grad_(False).eval().to(device)

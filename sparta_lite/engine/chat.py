@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
 from sparta_lite.errors import SpartaError
 
 Layout = Literal["turns", "message"]
@@ -85,7 +83,11 @@ class Chat:
         parts = self._question_parts
         room = limit - sum(len(part) for part in parts if isinstance(part, list))
         if room < 1:
-            raise SpartaError(f"a prompt of {limit} tokens has no room for an instruction; allow more")
+            raise SpartaError(
+                f"a prompt of {limit} tokens has no room for an instruction, the chat template alone takes "
+                f"{limit - room}; raise generation.max_prompt_tokens, or lower generation.max_new_tokens "
+                "where it leaves too little of the base's context"
+            )
         text = self.text(instruction)
         return Question(tuple(self._fill(parts, (text[:room],))), max(0, len(text) - room))
 
@@ -166,7 +168,7 @@ class Chat:
             rendered = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program, and fails as one
             roles = ", ".join(message["role"] for message in messages)
             raise SpartaError(
                 f"base: its chat template refuses the turns {roles} ({error}); leave the system prompt "

@@ -245,6 +245,8 @@ def test_a_set_that_is_no_yaml_is_refused() -> None:
         (b"seed: \xff\n", "not UTF-8"),
         (b"seed: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         (b"seed: \x07\n", "not valid YAML"),
+        (b"seed: 2024-99-99\n", "not valid YAML: month must be in 1..12"),
+        (b"seed: " + b"[" * 5000, "not valid YAML"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, said: str) -> None:
@@ -253,6 +255,12 @@ def test_a_file_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, s
     message = refusal(path)
     assert message.startswith(str(path))
     assert said in message
+
+
+def test_a_null_character_is_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text('data: {path: "a\\0.jsonl", column: q}\n')
+    assert "holds a null character" in refusal(path)
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Event, PhaseStarted, RunFinished
+from sparta_lite.campaign.events import Event, PhaseStarted, RunFinished, Warned
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import Store, read_trace
 from sparta_lite.combat import replay
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, read_lines
+from sparta_lite.files import read_json, read_lines, write_lines
 
 
 def ignore(event: Event) -> None:
@@ -42,7 +43,7 @@ def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
     record = read_json(finished / "run.json")
     assert (record["status"], record["seed"]) == ("finished", 0)
     assert record["versions"]["torch"] == torch.__version__
-    assert set(record["hashes"]) == {"base", "adapter ada", "adapter ben", "adapter cyd"}
+    assert set(record["hashes"]) == {"instructions", "base", "adapter ada", "adapter ben", "adapter cyd"}
 
 
 def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> None:
@@ -171,6 +172,40 @@ def test_resuming_with_other_settings_is_refused(tiny_config: Path, finished: Pa
         run(load_config(tiny_config, ["duels=11"]), finished, True, ignore)
 
 
+def test_a_refused_resume_leaves_a_finished_run_finished(tiny_config: Path, finished: Path) -> None:
+    before = (finished / "run.json").read_bytes()
+    with pytest.raises(SpartaError):
+        run(load_config(tiny_config, ["seed=5"]), finished, True, ignore)
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_a_record_of_another_form_is_not_resumed(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
+    (tmp_path / "run.json").write_text('{"format": 0}')
+    with pytest.raises(SpartaError, match="not of this version's form, 1"):
+        run(load_config(tiny_config), tmp_path, True, ignore)
+
+
+def test_a_resumed_run_keeps_its_threads_and_tells_what_changed(
+    tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_file, out, told = tmp_path / "config.yaml", tmp_path / "run", list[Event]()
+    short = {"threads": None, "iterations": 1, "duels": 3, "evaluation": {"items": 0}}
+    config_file.write_text(yaml.safe_dump({**tiny_settings, **short}))
+    usual = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run(load_config(config_file), out, False, ignore)
+        torch.set_num_threads(1)
+        monkeypatch.setattr("sparta_lite.campaign.loop.versions", lambda: {"torch": "9.9"})
+        run(load_config(config_file), out, True, told.append)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
+    [warning] = [event.message for event in told if isinstance(event, Warned) and "9.9" in event.message]
+    assert warning == f"torch is 9.9, at the run's start it was {torch.__version__}: results may differ"
+
+
 def test_a_finished_run_resumes_to_its_end_at_once(tiny_config: Path, finished: Path) -> None:
     before = Store(finished).metrics.read_bytes()
     events: list[Event] = []
@@ -200,6 +235,55 @@ def test_changed_inputs_are_not_resumed(
     )
     with pytest.raises(SpartaError, match="adapter ada changed since the run began"):
         run(load_config(config_file), tmp_path / "run", True, ignore)
+
+
+def test_changed_instructions_are_not_resumed(tiny_settings: dict[str, object], tmp_path: Path) -> None:
+    config_file, rows = tmp_path / "config.yaml", tmp_path / "rows.jsonl"
+    data = {"data": {"path": str(rows), "column": "text"}, "iterations": 1, "duels": 3}
+    config_file.write_text(yaml.safe_dump({**tiny_settings, **data}))
+    rows.write_text('{"text": "one"}\n{"text": "two"}\n')
+    run(load_config(config_file), tmp_path / "run", False, ignore)
+    rows.write_text('{"text": "one"}\n{"text": "three"}\n')
+    with pytest.raises(SpartaError, match="instructions changed since the run began"):
+        run(load_config(config_file), tmp_path / "run", True, ignore)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("tribe.size=7", "tribe.size is 7, but .* holds 3 PEFT adapters"),
+        ("generation.max_new_tokens=512", "a prompt of 0 tokens has no room for an instruction"),
+        ("judge.max_tokens=1", "judge: its request alone fills a prompt of 1 tokens"),
+        ("evaluation.items=100000", "too few held-out questions"),
+        ("reputation={start: uneven, prior: {ada: 1}}", "reputation.prior has no score for ben, cyd"),
+        ("device=cuda", "no CUDA device"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tiny_config: Path, tmp_path: Path, setting: str, said: str
+) -> None:
+    if setting == "device=cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(SpartaError, match=said):
+        run(load_config(tiny_config, [setting]), tmp_path / "run", False, ignore)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_is_all_warm_up_is_told(tiny_config: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    config = load_config(tiny_config, ["training.batch=100", "iterations=1", "evaluation.items=0"])
+    run(config, tmp_path / "run", False, told.append)
+    assert any(isinstance(event, Warned) and "nothing is learned" in event.message for event in told)
+
+
+def test_a_run_that_is_told_to_end_is_noted_as_interrupted(tiny_config: Path, tmp_path: Path) -> None:
+    def end(event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            sys.exit(143)  # what the command line makes of SIGTERM
+
+    with pytest.raises(SystemExit):
+        run(load_config(tiny_config), tmp_path / "run", False, end)
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "interrupted"
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
@@ -255,3 +339,22 @@ def test_a_full_disk_leaves_nothing_half_written(
     if (out / "run.json").exists():
         run(load_config(tiny_config), out, True, ignore)
         assert Store(out).reputation(1).read_bytes() == Store(finished).reputation(1).read_bytes()
+
+
+def test_equal_answers_make_no_pair(
+    tiny_settings: dict[str, object], adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    """Sampled rounds score each side apart, so that one and the same answer can win over itself."""
+    config_file = tmp_path / "config.yaml"
+    twins = {name: str(adapter_paths["ada"]) for name in adapter_paths}
+    tribe = {"tribe": {"adapters": twins}, "iterations": 1, "evaluation": {"items": 0}}
+    config_file.write_text(yaml.safe_dump({**tiny_settings, **tribe}))
+    run(load_config(config_file, ["generation.temperature=0"]), tmp_path / "run", False, ignore)
+    store = Store(tmp_path / "run")
+    scored = [{**row, "scores": [9.0, 2.0]} for row in read_lines(store.judgments(0))]
+    write_lines(store.judgments(0), scored)
+    store.reputation(0).unlink()
+    shutil.rmtree(store.adapters(0))
+    run(load_config(config_file, ["generation.temperature=0"]), tmp_path / "run", True, ignore)
+    assert {row["winner"] for row in read_json(store.reputation(0))["verdicts"]} == {0}
+    assert read_lines(store.preferences(0)) == []

@@ -115,10 +115,21 @@ def test_a_new_run_does_not_touch_what_is_not_a_runs(campaign: Campaign) -> None
 def test_an_empty_directory_and_one_where_nothing_began_yet_are_free(campaign: Campaign) -> None:
     Path("empty").mkdir()
     Path("begun").mkdir()
-    for name in ("lock", "config.yaml"):
+    for name in ("lock", "config.yaml", ".run.json.partial"):
         Path("begun", name).touch()
     assert call("run", "--out", "empty").exit_code == 0
     assert call("run", "--out", "begun").exit_code == 0
+
+
+def test_a_run_does_not_overwrite_the_settings_that_it_reads(campaign: Campaign) -> None:
+    Path("there").mkdir()
+    Path("there/config.yaml").write_text("duels: 5  # mine\n")
+    assert_refused(call("run", "there/config.yaml", "--out", "there"), "the run would overwrite it")
+    assert campaign.calls == []
+
+
+def test_what_the_system_refuses_is_one_line(campaign: Campaign) -> None:
+    assert_refused(call("run", "--out", "x" * 300), "File name too long")
 
 
 # --- resuming

@@ -122,6 +122,8 @@ def test_duplicates_are_left_out_and_counted(saved: Any) -> None:
         ("blank.json", [ROWS[0], ROWS[1], {"q": " \n"}], "row 3: the instruction is blank"),
         ("by-id.json", {"17": ROWS[0], "4": {"q": ""}}, "row '4': the instruction is blank"),
         ("surrogate.json", b'[{"q": "\\ud800"}]', "row 1: the instruction holds half of a surrogate pair"),
+        ("wide.json", b'[{"q": ' + b"1" * 5000 + b"}]", "not valid JSON"),
+        ("wide.jsonl", b'{"q": ' + b"1" * 5000 + b"}\n", "row 1: not valid JSON"),
         ("deep.json", b"[" * 200_000, "is nested too deeply"),
     ],
 )

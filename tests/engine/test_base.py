@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -178,12 +179,27 @@ def no_tokenizer(path: Path) -> None:
         file.unlink()
 
 
+def more_tokens(path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_tokens([f"<{number}>" for number in range(320)])
+    tokenizer.save_pretrained(path)
+
+
 UP = "model.layers.1.mlp.up_proj.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no directory": (shutil.rmtree, "is not a model directory"),
     "no configuration": (lambda path: (path / "config.json").unlink(), "is not a model directory"),
     "broken configuration": (lambda path: (path / "config.json").write_text("{"), "cannot be loaded"),
     "nonsense in the configuration": (edit("config.json", hidden_size="wide"), "cannot be loaded"),
+    "a configuration that is a list": (
+        lambda path: (path / "config.json").write_text("[]"),
+        "cannot be loaded",
+    ),
+    "no heads": (edit("config.json", num_attention_heads=0), "cannot be loaded"),
+    "a tokenizer of a larger model": (
+        more_tokens,
+        "the tokenizer has ids up to .*, the model 320 embeddings",
+    ),
     "unknown model": (edit("config.json", model_type="brontosaurus"), "cannot be loaded.*brontosaurus"),
     "no weights": (lambda path: (path / WEIGHTS).unlink(), "cannot be loaded.*model.safetensors"),
     "pickle only": (only_pickle, "cannot be loaded.*model.safetensors"),

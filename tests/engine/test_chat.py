@@ -233,6 +233,12 @@ def test_a_template_without_system_turns_says_so() -> None:
         chat.question(QUESTION, 500)
 
 
+def test_a_template_that_breaks_is_one_clear_line() -> None:
+    chat = Chat(trained("{{ messages + 1 }}"), None, "turns", "Score.")
+    with pytest.raises(SpartaError, match="refuses the turns user"):
+        chat.question(QUESTION, 500)
+
+
 TEN, SPACED = ("1", "0"), [("Ġ", str(digit)) for digit in range(1, 10)]
 
 
