@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sparta_lite.combat import KINDS, Kind, MatchSettings, ReputationSettings
 from sparta_lite.combat.reputation import Order, PairWeights
@@ -41,6 +41,15 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 ZeroOrMore = Annotated[float, Field(ge=0)]
+
+
+def _no_overflow(value: float) -> float:
+    if 0 < value < 0.01:
+        raise ValueError(f"is {value}; give 0 for greedy, or at least 0.01")
+    return value
+
+
+Temperature = Annotated[float, Field(ge=0), AfterValidator(_no_overflow)]
 Layout = Literal["turns", "message"]
 
 _NAME = re.compile(r"\w[\w.-]*")
@@ -118,7 +127,7 @@ class Matchmaking(Section):
 
 
 class Generation(Section):
-    temperature: ZeroOrMore = Field(default=0.7, description="0 is greedy")
+    temperature: Temperature = Field(default=0.7, description="0 is greedy")
     top_k: int = Field(default=50, ge=0, description="0 cuts nothing off")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=0.95, description="1 cuts nothing off")
     max_new_tokens: Positive = Field(default=512, description="Where a response is cut off, in tokens")
@@ -151,7 +160,7 @@ class Judge(Section):
     max_new_tokens: Positive = Field(
         default=256, description="Mode 'sampled': where a round is cut off, in tokens"
     )
-    temperature: ZeroOrMore = Field(default=0.7, description="Mode 'sampled'; 0 is greedy")
+    temperature: Temperature = Field(default=0.7, description="Mode 'sampled'; 0 is greedy")
     top_k: int = Field(default=50, ge=0, description="Mode 'sampled'; 0 cuts nothing off")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.95, description="Mode 'sampled'; 1 cuts nothing off"

@@ -132,7 +132,7 @@ def write_adapter(path: Path, bank: Bank, name: str, config: Mapping[str, Any]) 
         path: the directory; the weights are written before the configuration that makes it valid.
         bank: where the numbers stand.
         name: which adapter.
-        config: ``adapter_config.json`` as read, or as ``new_config`` makes it.
+        config: ``adapter_config.json``, as read.
     """
     tensors = {}
     for module, a, b in bank.modules(bank.slot(name)):
@@ -143,22 +143,6 @@ def write_adapter(path: Path, bank: Bank, name: str, config: Mapping[str, Any]) 
     data = save(tensors, metadata={"format": "pt"})
     write_whole(path / _WEIGHTS, lambda temporary: write_bytes(temporary, data))
     write_json(path / _CONFIG, dict(config))
-
-
-def new_config(adapter: Adapter, base: str) -> dict[str, Any]:
-    """An ``adapter_config.json`` for an adapter that was not read from one."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "r": adapter.rank,
-        "lora_alpha": adapter.alpha,
-        "lora_dropout": 0.0,
-        "use_rslora": adapter.rslora,
-        "bias": "none",
-        "target_modules": sorted({target.rsplit(".", 1)[-1] for target in adapter.targets}),
-    }
 
 
 def _read_config(path: Path, where: str) -> dict[str, Any]:
@@ -173,8 +157,8 @@ def _read_config(path: Path, where: str) -> dict[str, Any]:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1:
         raise SpartaError(f"{where}: the rank r must be a positive whole number, not {rank!r}")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise SpartaError(f"{where}: lora_alpha must be a finite number, not {alpha!r}")
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
+        raise SpartaError(f"{where}: lora_alpha must be a finite number other than 0, not {alpha!r}")
     return config
 
 

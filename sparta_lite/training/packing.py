@@ -23,14 +23,6 @@ class TokenizedPair:
 
 
 @dataclass(frozen=True)
-class TokenizedAnswer:
-    """A prompt and the answer to learn, as token ids."""
-
-    prompt: Tokens
-    answer: Tokens
-
-
-@dataclass(frozen=True)
 class Truncation:
     """How many pairs lost tokens."""
 

@@ -329,3 +329,9 @@ def test_any_text_survives_its_yaml(tmp_path_factory: pytest.TempPathFactory, te
 def test_the_configuration_needs_no_torch() -> None:
     code = "import sys, sparta_lite.campaign.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd="/").returncode == 0
+
+
+@pytest.mark.parametrize("key", ["generation.temperature", "judge.temperature"])
+def test_a_temperature_that_would_overflow_is_refused(key: str) -> None:
+    with pytest.raises(SpartaError, match=r"give 0 for greedy, or at least 0\.01"):
+        load_config(None, [f"{key}=1e-9"])
