@@ -157,6 +157,11 @@ class Journal:
                 raise
         self.rows += rows
 
+    def sync(self) -> None:
+        """Wait until every row stands on the disk."""
+        with clear_errors(self.path):
+            os.fsync(self._file.fileno())
+
     def rewrite(self, rows: list[Any]) -> None:
         """Replace the whole content by ``rows``."""
         self._file.close()

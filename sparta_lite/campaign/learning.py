@@ -56,7 +56,7 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
                 meter.add(1, settings.epochs * tokens * len(names) // step.steps)
 
         def keep(state: DpoState) -> None:
-            arena.metrics.append([])
+            arena.metrics.sync()
             data = save(state.tensors())
             write_whole(path, lambda temporary: write_bytes(temporary, data))
 

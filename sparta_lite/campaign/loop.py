@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sparta_lite.campaign.arena import Arena, judge_limit, question_limit
+from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
@@ -20,22 +22,17 @@ from sparta_lite.campaign.events import (
     Warned,
     to_row,
 )
+from sparta_lite.campaign.inputs import load_inputs
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate
-from sparta_lite.campaign.provenance import hashes, versions
-from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.provenance import versions
+from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.combat import Standing, begin
-from sparta_lite.data.instructions import Instructions, load_instructions
-from sparta_lite.engine.base import Base, load_base
-from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import Journal, read_json, write_text
-from sparta_lite.pocket import adapter_paths, base_path, items
-
-_POCKET_DUELS = 2400  # distinct questions: more than the default run draws
 
 
 def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
@@ -84,31 +81,23 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             f"{store.root}: was started with other settings; resume without a config file and without --set"
         )
     record = store.read_run() if resume else {}
-    device = _device(config)
     # Sums depend on the number of threads: a run keeps the one that it began with.
     torch.set_num_threads(config.threads or record.get("threads") or torch.get_num_threads())
-    base_at = base_path() if config.base == POCKET else Path(config.base)
-    adapters_at = adapter_places(config)
-    base = load_base(base_at, device)
-    files = [read_adapter(name, path) for name, path in adapters_at.items()]
-    bank = load_bank(base.decoder, files)
-    instructions = _instructions(config)
-    held_out = items("held-out", config.evaluation.items) if config.data.path == POCKET else []
-    chat = Chat(base.tokenizer, config.generation.system, config.judge.layout, config.judge.wording)
-    _require_room(config, base, chat)
-    standing = begin(tuple(adapters_at), config.reputation.settings())
+    inputs = load_inputs(config)
+    tribe = tuple(adapter.name for adapter in inputs.bank.adapters)
+    standing = begin(tribe, config.reputation.settings())
+    now = {"device": str(inputs.device), "threads": torch.get_num_threads(), "versions": versions()}
 
-    inputs = hashes(base_at, adapters_at, instructions.texts)
-    changed = [name for name, value in record.get("hashes", {}).items() if inputs.get(name) != value]
+    changed = [name for name, value in record.get("hashes", {}).items() if inputs.hashes.get(name) != value]
     if changed:
         raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
     if resume:
         store.update_run(status="running", error=None)
     else:
-        record = {"device": str(device), "threads": torch.get_num_threads(), "versions": versions()}
         write_text(store.config, show_config(config))
+        hashed = dict(inputs.hashes)
         store.update_run(
-            format=FORMAT, status="running", seed=config.seed, **record, hashes=inputs, started=started
+            format=FORMAT, status="running", seed=config.seed, **now, hashes=hashed, started=started
         )
     log = Journal(store.events)
 
@@ -120,41 +109,44 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         config=config,
         store=store,
         listener=tell,
-        base=base,
-        bank=bank,
-        adapter_configs={file.adapter.name: file.config for file in files},
-        chat=chat,
-        instructions=instructions.texts,
-        items=held_out,
+        base=inputs.base,
+        bank=inputs.bank,
+        adapter_configs=inputs.adapter_configs,
+        chat=inputs.chat,
+        instructions=inputs.instructions.texts,
+        items=inputs.held_out,
         metrics=Journal(store.metrics),
     )
     tell(
         RunStarted(
             run=str(store.root),
             base=config.base,
-            device=str(device),
-            tribe=arena.tribe,
+            device=str(inputs.device),
+            tribe=tribe,
             iterations=config.iterations,
             duels=config.duels,
             seed=config.seed,
             resumed=resume,
         )
     )
-    if instructions.duplicates:
-        tell(Warned(f"{config.data.path}: {instructions.duplicates} duplicate rows were left out"))
-    now, then = {"device": str(device), **versions()}, {"device": record["device"], **record["versions"]}
-    for name in now:
-        if now[name] != then.get(name):
-            tell(
-                Warned(
-                    f"{name} is {now[name]}, at the run's start it was {then.get(name)}: results may differ"
-                )
-            )
+    if inputs.instructions.duplicates:
+        tell(Warned(f"{config.data.path}: {inputs.instructions.duplicates} duplicate rows were left out"))
+    for name, (is_now, was) in _changes(now, record).items():
+        tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))
     _iterations(arena, standing)
     seconds = time.time() - started
     tell(RunFinished(seconds))
-    log.append([])
+    log.sync()
     store.update_run(status="finished", finished=time.time())
+
+
+def _changes(now: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
+    """Device and versions that are not those that a run began with: (now, then)."""
+    if not record:
+        return {}
+    here = {"device": now["device"], **now["versions"]}
+    there = {"device": record["device"], **record["versions"]}
+    return {name: (value, there.get(name)) for name, value in here.items() if there.get(name) != value}
 
 
 def _iterations(arena: Arena, standing: Standing) -> None:
@@ -189,55 +181,3 @@ def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
         files: list[AdapterFile] = [read_adapter(name, directory / name) for name in arena.tribe]
         arena.bank.restore(load_bank(arena.base.decoder, files).snapshot())
     return standing
-
-
-def adapter_places(config: Config) -> dict[str, Path]:
-    """Where every adapter of the tribe stands, in the tribe's order.
-
-    Raises:
-        SpartaError: there are fewer than three adapters, or fewer than ``tribe.size``.
-    """
-    given = config.tribe.adapters
-    if given == POCKET:
-        places = adapter_paths()
-    elif isinstance(given, dict):
-        places = {name: Path(path) for name, path in given.items()}
-    else:
-        found = sorted(Path(given).glob("*/adapter_config.json"))
-        places = {path.parent.name: path.parent for path in found}
-    if len(places) < (config.tribe.size or 0):
-        raise SpartaError(
-            f"tribe.size is {config.tribe.size}, but {given} holds {len(places)} PEFT adapters; lower it"
-        )
-    places = dict(list(places.items())[: config.tribe.size])
-    if len(places) < 3:
-        raise SpartaError(
-            f"tribe.adapters: {given} holds {len(places)} PEFT adapters; two fight and at least one judges, "
-            "so give 3 or more"
-        )
-    return places
-
-
-def _instructions(config: Config) -> Instructions:
-    if config.data.path == POCKET:
-        return Instructions(tuple(item.question for item in items("duel", _POCKET_DUELS)), duplicates=0)
-    return load_instructions(config.data.path, config.data.column, config.data.template)
-
-
-def _require_room(config: Config, base: Base, chat: Chat) -> None:
-    """Refuse, before any work, templates and limits under which no duel could be fought or judged."""
-    chat.question("", question_limit(config, base.context))
-    limit = judge_limit(config, base.context, chat.score_tokens)
-    if chat.judge("", (), limit) is None:
-        raise SpartaError(
-            f"judge: its request alone fills a prompt of {limit} tokens; raise judge.max_tokens, or lower "
-            "judge.max_new_tokens where it leaves too little of the base's context"
-        )
-
-
-def _device(config: Config) -> torch.device:
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise SpartaError("device: torch sees no CUDA device; set device to cpu or auto")
-    return torch.device(config.device)
