@@ -75,6 +75,8 @@ def _adapter_places(config: Config) -> dict[str, Path]:
     elif isinstance(given, dict):
         places = {name: Path(path) for name, path in given.items()}
     else:
+        if not Path(given).is_dir():
+            raise SpartaError(f"tribe.adapters: {given} is no directory; give one that holds PEFT adapters")
         found = sorted(Path(given).glob("*/adapter_config.json"))
         places = {path.parent.name: path.parent for path in found}
     if len(places) < (config.tribe.size or 0):

@@ -32,7 +32,9 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
     tokenized = [_tokenized(arena, fought[pair.duel.index], pair) for pair in pairs]
     tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in tokenized)
     if not pairs:
-        arena.listener(Warned(f"iteration {iteration}: no duel made a preference pair; nothing is learned"))
+        arena.listener(
+            Warned(f"iteration {iteration + 1}: no duel made a preference pair; nothing is learned")
+        )
 
     with arena.phase(iteration, "train", updates * groups, done) as meter:
         steps: list[DpoStep] = []
@@ -76,8 +78,8 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
         if pairs and not any(result.moved.values()):
             arena.listener(
                 Warned(
-                    f"iteration {iteration}: nothing is learned, the only update is warm-up at rate 0; lower "
-                    "training.batch, or set training.warmup to 0"
+                    f"iteration {iteration + 1}: nothing is learned, the only update is warm-up at rate 0; "
+                    "lower training.batch, or set training.warmup to 0"
                 )
             )
         arena.metrics.append(

@@ -292,7 +292,7 @@ class Evaluation(Section):
     items: int = Field(
         default=300,
         ge=0,
-        description="Held-out pocket questions that every adapter answers greedily; 0 = none",
+        description="Held-out pocket questions, where data.path is 'pocket'; 0 = none",
     )
     every: Positive = Field(
         default=1, description="Iterations between two evaluations; first and last always count"

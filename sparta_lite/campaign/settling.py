@@ -123,5 +123,7 @@ def _warn_of_failures(arena: Arena, iteration: int, judgments: Sequence[Judgment
     failed = sum(None in judgment.scores for judgment in judgments)
     if failed:
         arena.listener(
-            Warned(f"iteration {iteration}: {failed} of {len(judgments)} judgments failed and cast no vote")
+            Warned(
+                f"iteration {iteration + 1}: {failed} of {len(judgments)} judgments failed and cast no vote"
+            )
         )
