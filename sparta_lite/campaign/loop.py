@@ -179,5 +179,5 @@ def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
     if restore:
         directory = arena.store.adapters(iteration)
         files: list[AdapterFile] = [read_adapter(name, directory / name) for name in arena.tribe]
-        arena.bank.restore(load_bank(arena.base.decoder, files).snapshot())
+        arena.bank.restore(dict(load_bank(arena.base.decoder, files).tensors()))
     return standing

@@ -17,27 +17,22 @@ def evaluate(arena: Arena, iteration: int) -> None:
     """Greedy answers of every adapter and of the bare base to the held-out questions."""
     if not arena.items:
         return
-    known = [row for row in arena.metrics.rows if row["kind"] == "evaluation"]
-    if not any(row["iteration"] == iteration for row in known):
-        bare = known[0]["base"] if known else None
+    known = {row["iteration"]: row for row in arena.metrics.rows if row["kind"] == "evaluation"}
+    row = known.get(iteration)
+    if row is None:
         names: list[str | None] = [*arena.tribe] if known else [*arena.tribe, None]
         with arena.phase(iteration, "evaluate", len(names) * len(arena.items)) as meter:
             rights = _rights(arena, names, meter)
-        accuracy = {name: _share(rights[name]) for name in arena.tribe}
-        arena.metrics.append(
-            [
-                {
-                    "kind": "evaluation",
-                    "iteration": iteration,
-                    "items": len(arena.items),
-                    "accuracy": accuracy,
-                    "base": _share(rights[None]) if bare is None else bare,
-                    "by_skill": {name: _by_skill(arena, rights[name]) for name in arena.tribe},
-                }
-            ]
-        )
-        known = [row for row in arena.metrics.rows if row["kind"] == "evaluation"]
-    row = next(row for row in known if row["iteration"] == iteration)
+        row = {
+            "kind": "evaluation",
+            "iteration": iteration,
+            "items": len(arena.items),
+            "accuracy": {name: _share(rights[name]) for name in arena.tribe},
+            # The bare base never changes: it is asked once.
+            "base": next(iter(known.values()))["base"] if known else _share(rights[None]),
+            "by_skill": {name: _by_skill(arena, rights[name]) for name in arena.tribe},
+        }
+        arena.metrics.append([row])
     arena.listener(Evaluated(iteration, row["accuracy"], row["base"]))
 
 

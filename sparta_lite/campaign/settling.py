@@ -9,6 +9,7 @@ from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsChanged, Warned
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
+from sparta_lite.combat.standing import judge_weights
 from sparta_lite.files import read_json, write_json, write_lines
 
 
@@ -32,7 +33,7 @@ def settle_votes(
             [_preference_row(arena, pair, fought[pair.duel.index]) for pair in pairs],
         )
         tally = _tally(arena, iteration, fought, settlement)
-        weights = judge_shares(arena, settlement.standing)
+        weights = _judge_shares(arena, settlement.standing)
         write_json(
             arena.store.reputation(iteration),
             {
@@ -76,12 +77,12 @@ def standings(
     }
 
 
-def judge_shares(arena: Arena, standing: Standing) -> dict[str, float]:
+def _judge_shares(arena: Arena, standing: Standing) -> dict[str, float]:
     """Every adapter's share of the judges' weight, as the rules of the run weigh them."""
-    if arena.config.reputation.settings().reading.judge_weights == "uniform":
-        return dict.fromkeys(arena.tribe, 1 / len(arena.tribe))
-    total = sum(standing.reputations.values())
-    return {name: reputation / total for name, reputation in standing.reputations.items()}
+    reading = arena.config.reputation.settings().reading
+    weights = judge_weights(standing.ratings, reading) or dict.fromkeys(arena.tribe, 1.0)
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def _answers_differ(fought: FoughtDuel) -> bool:
