@@ -41,8 +41,9 @@ from sparta_lite.engine.score import expected_scores
 from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import generator
-from sparta_lite.training.dpo import DpoSettings, train
+from sparta_lite.training.dpo import train
 from sparta_lite.training.packing import TokenizedPair
+from sparta_lite.training.phase import DpoSettings
 
 STOPS = list(range(300, 316))  # 16 of 512 tokens: greedy answers of this model end after 32 in the mean
 NEW_TOKENS, LONGEST_ANSWER = 48, 256

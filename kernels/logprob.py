@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256) -> Tensor:
-    """log softmax(hidden @ head.T)[targets], row by row.
+def token_logprobs(
+    hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256, bias: Tensor | None = None
+) -> Tensor:
+    """log softmax(hidden @ head.T + bias)[targets], row by row.
 
     Logits exist for ``chunk`` rows at a time. Every result depends on one row of ``hidden`` alone, so
     its derivative, head[target] - softmax @ head, is taken while that row's logits are at hand: the
@@ -21,24 +23,27 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 2
         head: [vocabulary, hidden], in the dtype of ``hidden``.
         targets: int64 [tokens].
         chunk: rows whose logits exist at once.
+        bias: [vocabulary], frozen like the head.
 
     Returns:
         [tokens] float32 (float64 where ``hidden`` is).
     """
-    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call]
+    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias)  # type: ignore[no-untyped-call]
     return result
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None
+    ) -> Tensor:
         precise = torch.promote_types(hidden.dtype, torch.float32)
         result = torch.empty(len(hidden), dtype=precise, device=hidden.device)
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # [tokens, hidden]
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             target = targets[rows, None]
-            logits = F.linear(hidden[rows], head).to(precise)  # [chunk, vocabulary]
+            logits = F.linear(hidden[rows], head, bias).to(precise)  # [chunk, vocabulary]
             total = logits.logsumexp(dim=-1, keepdim=True)
             result[rows] = (logits.gather(1, target) - total).squeeze(1)
             if slope is not None:
@@ -48,6 +53,6 @@ class _TokenLogprobs(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return gradients[0].to(slope.dtype)[:, None] * slope, None, None, None
+        return gradients[0].to(slope.dtype)[:, None] * slope, None, None, None, None

@@ -98,12 +98,12 @@ def add_lora(
         routing: which rows belong to which slots.
 
     Returns:
-        P x [rows, length, out_p], in the dtype of ``outputs``.
+        P x [rows, length, out_p], in the dtype of ``outputs``. The products are taken in that of ``x``.
     """
     rows, length, width = x.shape
     lines, cells = routing.lines, routing.cells
-    a = a.narrow(0, routing.first, lines)  # [lines, P * rank, in]
-    low = x.to(a.dtype)
+    a = a.narrow(0, routing.first, lines).to(x.dtype)  # [lines, P * rank, in]
+    low = x
     if routing.gather is not None:
         low = low.index_select(0, routing.gather)  # [lines * cells, length, in]
     low = torch.bmm(low.reshape(lines, cells * length, width), a.mT)  # [lines, cells * length, P * rank]
@@ -115,7 +115,7 @@ def add_lora(
 
     results = []
     for output, low_p, b_p in zip(outputs, low.chunk(len(outputs), dim=-1), b, strict=True):
-        b_p = b_p.narrow(0, routing.first, lines).mT  # [lines, rank, out_p]
+        b_p = b_p.narrow(0, routing.first, lines).to(low.dtype).mT  # [lines, rank, out_p]
         if routing.scatter is None and output.dtype == low_p.dtype == b_p.dtype:
             grid = output.view(lines, cells * length, -1)
             add = torch.baddbmm if low_p.requires_grad or output.requires_grad else Tensor.baddbmm_

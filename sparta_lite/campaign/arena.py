@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
-from sparta_lite.campaign.events import Listener, Phase, PhaseFinished, PhaseProgress, PhaseStarted
+from sparta_lite.campaign.events import Listener, Phase, PhaseFinished, PhaseProgress, PhaseStarted, Warned
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
+from sparta_lite.data.task import Task
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat, ScoreTokens
 from sparta_lite.files import Journal
-from sparta_lite.pocket import Item
+from sparta_lite.training.choice import Trainer
 
 _REPORT_EVERY = 0.1  # seconds
 
@@ -34,9 +35,10 @@ class Arena:
     adapter_configs: Mapping[str, Mapping[str, Any]]
     """Per adapter the ``adapter_config.json`` that its new versions are written with."""
     chat: Chat
+    trainer: Trainer
     instructions: Sequence[str]
-    items: Sequence[Item]
-    """Held-out questions; empty when nothing is measured."""
+    tasks: Sequence[Task]
+    """What is measured; empty when nothing is."""
     metrics: Journal
 
     @property
@@ -46,6 +48,10 @@ class Arena:
     def question(self, instruction: str) -> tuple[int, ...]:
         """The prompt of an instruction, cut to what the settings and the base's context allow."""
         return self.chat.question(instruction, question_limit(self.config, self.base.context)).ids
+
+    def on_shrink(self, phase: str, size: int, smaller: int) -> None:
+        """Warn that memory ran out in a phase, which goes on in smaller batches."""
+        self.listener(Warned(f"{phase}: out of memory with {size} at once; it goes on with {smaller}"))
 
     @contextmanager
     def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:

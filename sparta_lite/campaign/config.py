@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 import sparta_lite.pocket
-from sparta_lite.campaign.settings import POCKET, Config, Section
+from sparta_lite.campaign.settings import POCKET, PRESET, Config, Section
 from sparta_lite.errors import SpartaError
 
 __all__ = ["Config", "load_config", "show_config"]
@@ -24,6 +24,7 @@ Layer = dict[str, Any]
 _PRESET = Path(sparta_lite.pocket.__file__).parent / "pocket.yaml"
 _WIDTH = 100
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # a date such as 2024-99-99 is a mere ValueError
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w")
 _LONGEST_VALUE = 60  # characters of a wrong value that an error repeats
 
 
@@ -78,7 +79,7 @@ def _entry(name: str, value: Any, description: str | None) -> str:
 
 
 def _comment(description: str | None, indent: str) -> str:
-    lines = textwrap.wrap(description or "", _WIDTH - len(indent) - 2)
+    lines = textwrap.wrap(description or "", _WIDTH - len(indent) - 2, break_on_hyphens=False)
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -191,19 +192,22 @@ def _section(name: str) -> type[Section] | None:
 
 
 def _anchored(layer: Layer, root: Path) -> Layer:
-    """``layer`` with its relative paths made absolute, seen from ``root``."""
+    """``layer`` with its relative paths made absolute, seen from ``root``; presets and hub ids stay."""
 
     def at_root(value: Any) -> Any:
-        if not isinstance(value, str) or value in ("", POCKET):
+        if not isinstance(value, str) or value == "" or PRESET.fullmatch(value):
             return value
         if "\0" in value:
             raise SpartaError(f"{value!r} holds a null character; give a path")
-        return os.path.abspath(root / Path(value).expanduser())
+        path = os.path.abspath(root / Path(value).expanduser())
+        # owner/name may be a path or a repository on the hub: what stands on the disk goes first.
+        is_hub = _HUB_ID.fullmatch(value.partition("#")[0]) and not os.path.exists(path.partition("#")[0])
+        return value if is_hub else path
 
     result = dict(layer)
     if "base" in result:
         result["base"] = at_root(result["base"])
-    for section, key in (("tribe", "adapters"), ("data", "path")):
+    for section, key in (("tribe", "adapters"), ("data", "path"), ("evaluation", "paths")):
         part = result.get(section)
         if isinstance(part, dict) and key in part:
             value = part[key]

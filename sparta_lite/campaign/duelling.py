@@ -59,7 +59,14 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                 for fighter in duel.fighters
             ]
             responses = generate(
-                arena.base, arena.bank, prompts, sampling, settings.max_new_tokens, settings.places, meter.add
+                arena.base,
+                arena.bank,
+                prompts,
+                sampling,
+                settings.max_new_tokens,
+                arena.config.sizes.places,
+                meter.add,
+                on_shrink=arena.on_shrink,
             )
             journal.append(
                 FoughtDuel(duel, instruction, (responses[2 * index], responses[2 * index + 1])).to_row()
@@ -102,8 +109,9 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             prompts,
             tokens,
             settings.minimum_mass,
-            arena.config.batch_tokens,
+            arena.config.sizes.batch_tokens,
             meter.add,
+            arena.on_shrink,
         )
     else:
         given = sampled_scores(
@@ -113,9 +121,10 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             settings.rounds,
             Sampling(settings.temperature, settings.top_k, settings.top_p),
             settings.max_new_tokens,
-            arena.config.generation.places,
+            arena.config.sizes.places,
             lambda prompt, number: key(prompt, "round", number),
             lambda done, tokens: meter.add(0, tokens),
+            arena.on_shrink,
         )
         meter.add(len(prompts), 0)
     following = iter(given)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from sparta_lite.errors import SpartaError
@@ -25,6 +25,18 @@ class RunStarted:
     duels: int
     seed: int
     resumed: bool
+    choices: dict[str, str] = field(default_factory=dict)
+    """What the settings left to the machine, such as ``dtype``: what was chosen, and why."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    lines: tuple[str, ...]
+    """The memory plan, for people."""
+    memory: dict[str, int]
+    """Phase -> the bytes that it is planned to need, reserve included."""
+    available: int
+    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,24 @@ class Evaluated:
     accuracy: dict[str, float]
     base: float
     """Accuracy of the bare base, without an adapter."""
+    task: str = "pocket"
+    unparsed: dict[str, int] = field(default_factory=dict)
+    """Per adapter the answers in which none could be found; they count as not right."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation in a task without right answers, which the bare base judges."""
+
+    iteration: int
+    """Number of iterations the adapters have learned from: 0 before the first."""
+    scores: dict[str, float | None]
+    """Mean score from 1 to 10; None where no judgment was valid."""
+    base: float | None
+    """That of the bare base's own answers."""
+    task: str
+    failed: dict[str, int]
+    """Per adapter the answers whose judgment failed; they are in no mean."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +149,7 @@ class RunFinished:
 
 Event = (
     RunStarted
+    | Planned
     | PhaseStarted
     | PhaseProgress
     | PhaseFinished
@@ -126,6 +157,7 @@ Event = (
     | StandingsChanged
     | TrainingStep
     | Evaluated
+    | Scored
     | Warned
     | RunFinished
 )

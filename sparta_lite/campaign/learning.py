@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from sparta_lite.campaign.records import FoughtDuel
 from sparta_lite.combat import Preference
 from sparta_lite.engine.peft_io import write_adapter
 from sparta_lite.files import write_bytes, write_whole
-from sparta_lite.training.dpo import DpoSettings, DpoState, DpoStep, read_state, train
+from sparta_lite.training.dpo import train
 from sparta_lite.training.packing import TokenizedPair
+from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep, read_state
+from sparta_lite.training.unsloth import wrap_with_unsloth
+from sparta_lite.training.view import wrap_with_peft
 
 
 def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Sequence[Preference]) -> None:
     """Every adapter learns from all pairs of the iteration."""
     config, store = arena.config, arena.store
-    settings = DpoSettings(**config.training.model_dump(exclude={"save_every"}))
+    settings = DpoSettings(**config.training.model_dump(exclude={"save_every", "trainer"}))
     path = store.training(iteration)
     resume = read_state(load_file(path)) if path.is_file() else None
-    at_once = settings.adapters_at_once or len(arena.tribe)
+    at_once = min(settings.adapters_at_once or len(arena.tribe), arena.bank.limit)
+    if arena.trainer != "tribe":
+        at_once = 1
     updates = settings.epochs * -(-len(pairs) // settings.batch)
     groups = -(-len(arena.tribe) // at_once)
     done = resume.done if resume else 0
@@ -62,8 +68,7 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
             data = save(state.tensors())
             write_whole(path, lambda temporary: write_bytes(temporary, data))
 
-        result = train(
-            arena.base.decoder,
+        result = _trainer(arena)(
             arena.bank,
             tokenized,
             settings,
@@ -72,8 +77,8 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
             pad=0,
             on_step=on_step,
             save=keep,
-            save_every=config.training.save_every,
             resume=resume,
+            on_shrink=arena.on_shrink,
         )
         if pairs and not any(result.moved.values()):
             arena.listener(
@@ -100,6 +105,17 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
                 write_adapter(directory / name, arena.bank, name, arena.adapter_configs[name])
 
         store.write_adapters(iteration, write)
+
+
+def _trainer(arena: Arena) -> Callable[..., DpoResult]:
+    """``dpo.train`` or ``sequential.train_in_turn``, with what only one of them takes."""
+    if arena.trainer == "tribe":
+        return partial(train, arena.base.decoder, save_every=arena.config.training.save_every)
+    # TRL is slow to import, and Unsloth has to have patched it before.
+    from sparta_lite.training.sequential import train_in_turn
+
+    wrap = wrap_with_unsloth if arena.trainer == "unsloth" else wrap_with_peft
+    return partial(train_in_turn, arena.base.model, arena.base.tokenizer, wrap=wrap)
 
 
 def _tokenized(arena: Arena, fought: FoughtDuel, pair: Preference) -> TokenizedPair:

@@ -25,10 +25,13 @@ from sparta_lite.campaign.events import (
 from sparta_lite.campaign.inputs import load_inputs
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate
+from sparta_lite.campaign.planning import announcement, is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import versions
+from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import FORMAT, Store
+from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.errors import SpartaError
@@ -76,17 +79,37 @@ def _require_place(store: Store, resume: bool) -> None:
 
 def _campaign(config: Config, store: Store, resume: bool, listener: Listener) -> None:
     started = time.time()
-    if resume and load_config(store.config, [], None) != config:
-        raise SpartaError(
-            f"{store.root}: was started with other settings; resume without a config file and without --set"
-        )
+    if resume:
+        recorded = load_config(store.config, [], None)
+        if with_sizes_of(config, recorded) != recorded:
+            raise SpartaError(
+                f"{store.root}: was started with other settings; resume without a config file and --set"
+            )
+        config = recorded
     record = store.read_run() if resume else {}
     # Sums depend on the number of threads: a run keeps the one that it began with.
     torch.set_num_threads(config.threads or record.get("threads") or torch.get_num_threads())
-    inputs = load_inputs(config)
-    tribe = tuple(adapter.name for adapter in inputs.bank.adapters)
+    choices = choose(config)
+    asked, plan, plans = config, None, []
+    if not (resume and is_planned(config)):
+        plan, config = planned(config, choices)
+        plans.append(announcement(plan))
+        listener(plans[-1])
+    inputs = load_inputs(config, choices)
+    resident = inputs.resident
+    if plan is not None and choices.device.type == "cuda":
+        warmed, config = warm_up(resident.base, resident.bank, asked, plan)
+        if warmed is not plan:
+            plans.append(announcement(warmed))
+            listener(plans[-1])
+    tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     standing = begin(tribe, config.reputation.settings())
-    now = {"device": str(inputs.device), "threads": torch.get_num_threads(), "versions": versions()}
+    now = {
+        "device": str(choices.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "choices": dict(choices.reasons),
+    }
 
     changed = [name for name, value in record.get("hashes", {}).items() if inputs.hashes.get(name) != value]
     if changed:
@@ -100,6 +123,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             format=FORMAT, status="running", seed=config.seed, **now, hashes=hashed, started=started
         )
     log = Journal(store.events)
+    log.append([to_row(each, time.time()) for each in plans], durable=False)
 
     def tell(event: Event) -> None:
         log.append([to_row(event, time.time())], durable=False)
@@ -109,28 +133,30 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         config=config,
         store=store,
         listener=tell,
-        base=inputs.base,
-        bank=inputs.bank,
-        adapter_configs=inputs.adapter_configs,
-        chat=inputs.chat,
+        base=resident.base,
+        bank=resident.bank,
+        adapter_configs=resident.adapter_configs,
+        chat=resident.chat,
+        trainer=choices.trainer,
         instructions=inputs.instructions.texts,
-        items=inputs.held_out,
+        tasks=inputs.held_out,
         metrics=Journal(store.metrics),
     )
     tell(
         RunStarted(
             run=str(store.root),
             base=config.base,
-            device=str(inputs.device),
+            device=str(choices.device),
             tribe=tribe,
             iterations=config.iterations,
             duels=config.duels,
             seed=config.seed,
             resumed=resume,
+            choices=dict(choices.reasons),
         )
     )
-    if inputs.instructions.duplicates:
-        tell(Warned(f"{config.data.path}: {inputs.instructions.duplicates} duplicate rows were left out"))
+    for notice in inputs.instructions.notices(config.data.task or config.data.path):
+        tell(Warned(notice))
     for name, (is_now, was) in _changes(now, record).items():
         tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))
     _iterations(arena, standing)
@@ -144,8 +170,8 @@ def _changes(now: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tup
     """Device and versions that are not those that a run began with: (now, then)."""
     if not record:
         return {}
-    here = {"device": now["device"], **now["versions"]}
-    there = {"device": record["device"], **record["versions"]}
+    here = {"device": now["device"], **now["choices"], **now["versions"]}
+    there = {"device": record["device"], **record.get("choices", {}), **record["versions"]}
     return {name: (value, there.get(name)) for name, value in here.items() if there.get(name) != value}
 
 
@@ -179,5 +205,6 @@ def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
     if restore:
         directory = arena.store.adapters(iteration)
         files: list[AdapterFile] = [read_adapter(name, directory / name) for name in arena.tribe]
-        arena.bank.restore(dict(load_bank(arena.base.decoder, files).tensors()))
+        saved = load_bank(arena.base.decoder, files, resident=arena.bank.limit)
+        arena.bank.restore(dict(saved.tensors()))
     return standing

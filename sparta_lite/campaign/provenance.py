@@ -21,12 +21,12 @@ _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, configuration, tokenizer, chat template."""
 
 
-def hashes(base: Path, adapters: Mapping[str, Path], instructions: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files of the base and of every adapter, and of the instructions."""
+def hashes(base: Path, adapters: Mapping[str, Path | None], instructions: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the files of the base and of every adapter that has some, and of the instructions."""
     return {
         "instructions": hashlib.sha256(json.dumps(instructions).encode()).hexdigest(),
         "base": _digest(base),
-        **{f"adapter {name}": _digest(path) for name, path in adapters.items()},
+        **{f"adapter {name}": _digest(path) for name, path in adapters.items() if path},
     }
 
 

@@ -9,9 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from sparta_lite.combat import KINDS, Kind, MatchSettings, ReputationSettings
 from sparta_lite.combat.reputation import Order, PairWeights
+from sparta_lite.data.tasks import TASKS, preset_of
+from sparta_lite.engine.plan import Sizes
+from sparta_lite.errors import SpartaError
 
 POCKET = "pocket"
 """The embedded base, adapters or questions, where a path could stand."""
+
+PRESET = re.compile(r"pocket|tulu-10|fresh-\d+")
+"""What may stand where a path could, and is none."""
 
 JUDGE_REQUESTS = {
     "turns": (
@@ -64,10 +70,18 @@ class Section(BaseModel):
 class Tribe(Section):
     adapters: str | dict[str, str] = Field(
         default=POCKET,
-        description="'pocket', a directory of PEFT adapters, or a mapping of names to PEFT directories",
+        description="'pocket', 'tulu-10' (the published ones), 'fresh-N' (N new ones), a directory of PEFT "
+        "adapters, or a mapping of names to PEFT directories or hub ids",
     )
     size: int | None = Field(
         default=None, ge=3, description="Take only the first so many adapters; null takes all"
+    )
+    rank: Positive = Field(default=16, description="Of the adapters of 'fresh-N'")
+    alpha: AboveZero = Field(default=32.0, description="Of the adapters of 'fresh-N'")
+    resident: int | None = Field(
+        default=None,
+        ge=1,
+        description="Adapters on the device at once, the others wait in host memory; null: as planned",
     )
 
     @field_validator("adapters", mode="before")
@@ -88,7 +102,8 @@ class Tribe(Section):
                 )
             return value
         raise ValueError(
-            f"tribe.adapters is {value!r}; give 'pocket', a directory, or a mapping of names to directories"
+            f"tribe.adapters is {value!r}; give 'pocket', 'tulu-10', 'fresh-N', a directory, or a mapping of "
+            "names to directories or hub ids"
         )
 
 
@@ -96,7 +111,19 @@ class Data(Section):
     path: str = Field(
         default=POCKET,
         min_length=1,
-        description="'pocket', or a JSON or JSONL file; FILE#SPLIT picks one split",
+        description="'pocket', a JSON, JSONL, CSV, TSV or Parquet file, a directory of them, or a hub "
+        "dataset such as openai/gsm8k; PATH#SPLIT picks one split",
+    )
+    task: str | None = Field(
+        default=None,
+        description="One of the paper's tasks in place of column and template, without a path from the hub: "
+        f"{', '.join(TASKS)}",
+    )
+    subset: str | None = Field(default=None, description="Which configuration of a hub dataset")
+    split: str | None = Field(default=None, description="Which split; null: the only one, or 'train'")
+    filter: str | None = Field(
+        default=None,
+        description="Keep rows whose column has this value, or has not: 'level!=Level 5 and lang=en'",
     )
     column: str | None = Field(default=None, description="The file's column that holds the instruction")
     template: str | None = Field(
@@ -106,10 +133,20 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
+        if self.task is not None:
+            try:
+                preset_of(self.task)
+            except SpartaError as error:
+                raise ValueError(f"data.task: {error}") from error
+            if self.column is not None or self.template is not None:
+                raise ValueError("data.task brings its own columns; remove data.column and data.template")
+            return self
         if self.path == POCKET and (self.column is not None or self.template is not None):
             raise ValueError("data.column and data.template belong to a file; give data.path or remove them")
+        if self.path == POCKET and (self.subset or self.split or self.filter):
+            raise ValueError("data.subset, split, filter: belong to a file or task; give one or remove them")
         if self.path != POCKET and (self.column is None) == (self.template is None):
-            raise ValueError("data: a file needs exactly one of data.column and data.template")
+            raise ValueError("data: a file needs exactly one of data.column and data.template, or data.task")
         return self
 
 
@@ -134,8 +171,11 @@ class Generation(Section):
     max_prompt_tokens: Positive = Field(
         default=1024, description="Longest instruction, chat template included"
     )
-    places: Positive = Field(default=64, description="Rows in one batch; no result depends on it")
+    places: int | None = Field(
+        default=None, ge=1, description="Rows in one batch; no result depends on it; null: as planned"
+    )
     system: str | None = Field(default=None, description="System prompt; null leaves it to the chat template")
+    thinking: bool = Field(default=False, description="Let models think first whose chat template offers it")
 
 
 class Judge(Section):
@@ -251,17 +291,30 @@ class Pairs(Section):
 
 
 class Training(Section):
+    trainer: Literal["auto", "tribe", "unsloth", "trl"] = Field(
+        default="auto",
+        description="'tribe' trains many adapters at once, 'unsloth' and 'trl' one after another; 'auto': "
+        "unsloth on a GPU where it is installed, else tribe",
+    )
     beta: AboveZero = Field(default=0.1, description="Strength of the pull to the adapter's own start")
     learning_rate: AboveZero = Field(default=1e-6, description="At its peak; cosine down to 0")
     weight_decay: ZeroOrMore = Field(default=1e-5, description="Of AdamW")
     warmup: Share = Field(default=0.1, description="Share of the steps in which the learning rate rises")
     epochs: Positive = Field(default=1, description="Passes over an iteration's pairs")
     batch: Positive = Field(default=16, description="Pairs in one optimizer step")
-    micro_batch: Positive = Field(
-        default=4, description="Pairs in one forward pass; changes memory and time, not gradients"
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pairs in one forward pass; changes memory and time, not gradients; null: as planned",
     )
     adapters_at_once: int | None = Field(
-        default=None, ge=1, description="Adapters trained side by side; null takes all"
+        default=None, ge=1, description="Adapters that 'tribe' trains side by side; null: as planned"
+    )
+    optimizer: Literal["adamw", "adamw-8bit"] = Field(
+        default="adamw", description="'adamw-8bit' keeps its moments in 8 bits; it needs bitsandbytes"
+    )
+    checkpointing: bool | None = Field(
+        default=None, description="Compute activations twice to save memory; null: as planned"
     )
     max_grad_norm: AboveZero = Field(default=1.0, description="Gradients are clipped to it, per adapter")
     sft_weight: ZeroOrMore = Field(
@@ -289,11 +342,14 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    items: int = Field(
-        default=300,
-        ge=0,
-        description="Held-out pocket questions, where data.path is 'pocket'; 0 = none",
+    tasks: list[str] | None = Field(
+        default=None,
+        description="What is measured: names of tasks; null: the one that the instructions come from, if any",
     )
+    paths: dict[str, str] = Field(
+        default={}, description="A task's file in the published form, where it is not to come from the hub"
+    )
+    items: int = Field(default=300, ge=0, description="Held-out questions per task; 0 = nothing is measured")
     every: Positive = Field(
         default=1, description="Iterations between two evaluations; first and last always count"
     )
@@ -304,7 +360,19 @@ class Config(Section):
     """All settings of a run. The defaults are the published ones; ``base: pocket`` has a preset."""
 
     base: str = Field(
-        default=POCKET, min_length=1, description="'pocket', or a directory with a model and tokenizer"
+        default=POCKET,
+        min_length=1,
+        description="'pocket', a directory with a model and tokenizer, or a hub id such as "
+        "Qwen/Qwen2.5-7B-Instruct",
+    )
+    quantization: Literal["nf4", "none"] = Field(
+        default="nf4", description="'nf4' holds the base in 4 bits, doubly quantised; 'none' in dtype"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="What the base computes in; 'auto' chooses by the device"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that comes with a base from the hub"
     )
     seed: int = Field(default=0, ge=0, description="All randomness follows from it")
     iterations: Positive = Field(default=8, description="Rounds of duels and training")
@@ -312,10 +380,15 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="'auto' takes a GPU where there is one"
     )
+    vram: str | None = Field(
+        default=None, description="Memory to plan for, such as '24GB'; null: what the device has free"
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves it to torch")
     checkpoint: Positive = Field(default=100, description="Duels between two saves inside a phase")
-    batch_tokens: Positive = Field(
-        default=8192, description="Tokens in one scoring pass; no result depends on it"
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens in one scoring pass; no result depends on it; null: as planned",
     )
     tribe: Tribe = Field(default=Tribe(), description="The adapters that compete")
     data: Data = Field(default=Data(), description="The instructions that they fight over")
@@ -328,6 +401,25 @@ class Config(Section):
         default=Training(), description="DPO of every adapter over all pairs of an iteration"
     )
     evaluation: Evaluation = Field(default=Evaluation(), description="What is measured, never learned from")
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the batches of a planned run are limited to.
+
+        Raises:
+            SpartaError: one is still open, for the run was not planned.
+        """
+        sizes = {
+            "places": self.generation.places,
+            "batch_tokens": self.batch_tokens,
+            "micro_batch": self.training.micro_batch,
+            "adapters_at_once": self.training.adapters_at_once,
+            "checkpointing": self.training.checkpointing,
+            "resident": self.tribe.resident,
+        }
+        if None in sizes.values():
+            raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
+        return Sizes(**sizes)  # type: ignore[arg-type]  # none is None
 
     @model_validator(mode="after")
     def _pocket_fits_pocket(self) -> Config:

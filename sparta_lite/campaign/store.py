@@ -14,7 +14,7 @@ from sparta_lite.combat import Bout, Standing, as_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, read_json, read_lines, sync, uninterrupted, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Version of the directory's form, in ``run.json``."""
 
 
@@ -23,7 +23,7 @@ class Store:
 
     ::
 
-        config.yaml  run.json  events.jsonl  metrics.jsonl
+        config.yaml  run.json  events.jsonl  metrics.jsonl  evaluations/
         iteration-00/  duels.jsonl  judgments.jsonl  reputation.json  preferences.jsonl  adapters/<name>/
 
     While an iteration is trained ``training.safetensors`` stands beside them.

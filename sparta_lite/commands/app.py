@@ -8,7 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from sparta_lite import __version__
+from sparta_lite.commands.chat import chat
+from sparta_lite.commands.doctor import doctor
+from sparta_lite.commands.eval import evaluate
+from sparta_lite.commands.export import export
 from sparta_lite.commands.forge import forge
+from sparta_lite.commands.plan import plan
 from sparta_lite.commands.replay import replay
 from sparta_lite.commands.run import INTERRUPTED, run
 from sparta_lite.errors import SpartaError
@@ -44,6 +49,11 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(replay)
+app.command()(plan)
+app.command()(doctor)
+app.command("eval")(evaluate)
+app.command()(export)
+app.command()(chat)
 app.add_typer(forge, name="forge")
 
 

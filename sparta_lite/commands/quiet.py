@@ -9,6 +9,7 @@ import os
 def quiet_libraries() -> None:
     """Call before transformers, peft or bitsandbytes is imported. A user's own settings win."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # peft imports bitsandbytes, which reports kernels that it could not download.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine.model import Decoder, Lora, SiteLora
+from sparta_lite.engine.residency import Window
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.lora import route
 
@@ -34,6 +35,10 @@ class Adapter:
 class Bank:
     """All adapters of a tribe on one base.
 
+    They stand on the compute device, or, where they would not fit, in host memory behind a window:
+    ``tensors``, ``modules``, ``snapshot`` and ``restore`` speak of this master copy, and only ``lora``,
+    ``prefetch``, ``part`` and ``take_back`` know of the window.
+
     Adapters of lower rank are padded with zeros, as are modules that an adapter does not target:
     zero A and zero B have zero gradients, so padding stays zero in training.
     """
@@ -43,6 +48,18 @@ class Bank:
     """Per decoder layer: site name -> its tensors."""
     names: tuple[dict[str, tuple[str, ...]], ...]
     """Per decoder layer: site name -> the module names of its projections."""
+    window: Window | None = None
+    """None: all adapters are on the compute device."""
+
+    @property
+    def limit(self) -> int:
+        """The most different adapters that one batch may hold."""
+        return self.window.size if self.window else len(self.adapters)
+
+    @property
+    def device(self) -> torch.device:
+        """Where a batch finds its adapters."""
+        return self.window.device if self.window else next(self.tensors())[1].device
 
     @property
     def rank(self) -> int:
@@ -61,15 +78,33 @@ class Bank:
         known = ", ".join(adapter.name for adapter in self.adapters)
         raise SpartaError(f"adapter {name!r} is not in the bank; it holds {known}")
 
-    def lora(self, names: Sequence[str | None]) -> Lora | None:
-        """What ``Decoder.hidden`` needs for a batch whose rows belong to ``names`` (None: bare base)."""
-        device = next(self.tensors())[1].device
+    def lora(self, names: Sequence[str | None], beside: Sequence[str | None] = ()) -> Lora | None:
+        """What ``Decoder.hidden`` needs for a batch whose rows belong to ``names`` (None: bare base).
+
+        Behind a window it holds until the next call, or longer if that one names its adapters ``beside``.
+
+        Raises:
+            SpartaError: an adapter is unknown, or there are more different ones than ``limit``.
+        """
         slots = [None if name is None else self.slot(name) for name in names]
-        routing = route(slots, [adapter.scale for adapter in self.adapters], device)
-        return None if routing is None else (self.layers, routing)
+        layers, scales = self.layers, [adapter.scale for adapter in self.adapters]
+        if self.window is not None:
+            kept = [self.slot(name) for name in beside if name is not None]
+            places = self.window.bring([slot for slot in slots if slot is not None], kept)
+            at = {place: scales[slot] for slot, place in places.items()}
+            layers, scales = self.window.layers, [at.get(place, 0.0) for place in range(self.limit)]
+            slots = [None if slot is None else places[slot] for slot in slots]
+        routing = route(slots, scales, self.device)
+        return None if routing is None else (layers, routing)
+
+    def prefetch(self, names: Sequence[str | None]) -> None:
+        """Begin to bring in the adapters of a later batch, as far as the one at hand leaves room."""
+        if self.window is not None:
+            self.window.prefetch([self.slot(name) for name in names if name is not None])
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the bank with its name, always in the same order."""
+        self._settle()
         for number, sites in enumerate(self.layers):
             for site, lora in sites.items():
                 yield f"{number}.{site}.a", lora.a
@@ -81,6 +116,7 @@ class Bank:
 
         Module names are those of the transformers model, such as ``layers.0.self_attn.q_proj``.
         """
+        self._settle()
         rank = self.adapters[slot].rank
         for number, sites in enumerate(self.layers):
             for site, lora in sites.items():
@@ -89,15 +125,40 @@ class Bank:
                     yield f"layers.{number}.{name}", a[:rank], b[slot, :, :rank]
 
     def part(self, first: int, last: int) -> Bank:
-        """The adapters ``first`` to ``last - 1`` as a bank of their own that shares this one's memory."""
+        """The adapters ``first`` to ``last - 1`` as a bank of their own on the compute device.
+
+        It shares this one's memory where all adapters are there. Else it is a copy, which ``take_back``
+        writes to the master, and the window makes room for it until the next ``lora``.
+        """
+        if self.window is not None:
+            self.window.close()
         layers = tuple(
             {
-                site: SiteLora(lora.a[first:last].detach(), tuple(b[first:last].detach() for b in lora.b))
+                site: SiteLora(
+                    self._slice(lora.a, first, last), tuple(self._slice(b, first, last) for b in lora.b)
+                )
                 for site, lora in sites.items()
             }
             for sites in self.layers
         )
-        return replace(self, adapters=self.adapters[first:last], layers=layers)
+        return replace(self, adapters=self.adapters[first:last], layers=layers, window=None)
+
+    @torch.no_grad()
+    def take_back(self, first: int, part: Bank) -> None:
+        """Write ``part``, which begins at the adapter ``first``, to the master copy it was taken from."""
+        if self.window is None:
+            return
+        for (_, mine), (_, theirs) in zip(self.tensors(), part.tensors(), strict=True):
+            mine[first : first + len(part.adapters)].copy_(theirs)
+
+    def _slice(self, tensor: Tensor, first: int, last: int) -> Tensor:
+        piece = tensor[first:last].detach()
+        return piece if self.window is None else piece.to(self.window.device, copy=True)
+
+    def _settle(self) -> None:
+        """The master may be written by whoever gets hold of it: no copy may still be reading it."""
+        if self.window is not None:
+            self.window.settle()
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of every tensor, to go back to with ``restore``."""
@@ -110,31 +171,42 @@ class Bank:
                 tensor.copy_(tensors[name])
 
 
-def empty_bank(decoder: Decoder, adapters: Sequence[Adapter], dtype: torch.dtype) -> Bank:
-    """A bank of zeros for ``adapters`` on ``decoder``; with nothing but zeros it changes no output."""
+def empty_bank(
+    decoder: Decoder, adapters: Sequence[Adapter], dtype: torch.dtype, resident: int | None = None
+) -> Bank:
+    """A bank of zeros for ``adapters`` on ``decoder``; with nothing but zeros it changes no output.
+
+    Args:
+        decoder: the base.
+        adapters: at least one.
+        dtype: of the bank.
+        resident: how many adapters may stand on the base's device at once, at least one; where there are
+            more, all wait in host memory. None: no limit.
+    """
     count = len(adapters)
     rank = max(adapter.rank for adapter in adapters)
     targets = {target for adapter in adapters for target in adapter.targets}
+    waiting = resident is not None and resident < count
+    device = torch.device("cpu") if waiting else decoder.device
+    pinned = waiting and decoder.device.type == "cuda"  # only pinned memory is copied while the GPU computes
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(count, *shape, dtype=dtype, device=device, pin_memory=pinned)
+
     layers, names = [], []
     for layer in decoder.layers:
         used = {key: site for key, site in layer.sites.items() if targets.intersection(site.names)}
         layers.append(
             {
                 key: SiteLora(
-                    torch.zeros(
-                        count,
-                        len(site.names) * rank,
-                        site.weight.shape[1],
-                        dtype=dtype,
-                        device=decoder.device,
-                    ),
-                    tuple(
-                        torch.zeros(count, width, rank, dtype=dtype, device=decoder.device)
-                        for width in site.widths
-                    ),
+                    zeros(len(site.names) * rank, site.inputs),
+                    tuple(zeros(width, rank) for width in site.widths),
                 )
                 for key, site in used.items()
             }
         )
         names.append({key: site.names for key, site in used.items()})
-    return Bank(tuple(adapters), tuple(layers), tuple(names))
+    window = None
+    if resident is not None and resident < count:
+        window = Window(layers, resident, decoder.device)
+    return Bank(tuple(adapters), tuple(layers), tuple(names), window)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.hub import local
+from sparta_lite.engine.model import Decoder, FusedDecoder, computes, require_supported
+from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
+
+Quantization = Literal["nf4", "none"]
 
 
 @dataclass(frozen=True)
@@ -26,42 +32,154 @@ class Base:
     """End-of-turn tokens, as the model's own configuration and tokenizer name them."""
     context: int
     """The longest sequence that the model was made for, in tokens."""
+    four_bit: bool = False
+    """Whether its linear layers are in bitsandbytes' 4 bits."""
 
 
-def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Base:
-    """Load a model in transformers' form from a local directory: safetensors only, no remote code.
+@dataclass(frozen=True)
+class Request:
+    """What a loader is asked for."""
+
+    path: Path
+    device: torch.device
+    dtype: torch.dtype
+    four_bit: bool
+    trust_remote_code: bool
+
+
+Loader = Callable[[Request], tuple[Any, Any]]
+"""Gives model and tokenizer."""
+
+
+def load_base(
+    source: str | Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+    loader: Loader | None = None,
+) -> Base:
+    """Load a model in transformers' form, safetensors only.
+
+    Args:
+        source: a directory, or the id of a hub repository.
+        device: where it stays.
+        dtype: what it computes in, and of all weights that are not in 4 bits.
+        quantization: ``nf4`` holds linear layers in 4 bits, doubly quantised (Dettmers et al. 2023). A
+            checkpoint that is already in bitsandbytes' 4 bits is loaded as it is.
+        trust_remote_code: run Python code that comes with the model.
+        loader: what loads model and tokenizer; transformers, unless a trainer brings its own.
 
     Raises:
         SpartaError: the directory is missing or incomplete, the weights are not safetensors, hold
-            NaN, or do not fit the configuration, the architecture is not one that ``Decoder`` computes,
-            or the tokenizer is missing or has no chat template.
+            NaN, or do not fit the configuration, the architecture is not supported, or the tokenizer is
+            missing or has no chat template.
     """
+    path = local(source)
     if not (path / "config.json").is_file():
         raise SpartaError(
             f"base: {path} is not a model directory (no config.json); give one in transformers' form"
         )
-    try:
+    with _clear(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+    require_supported(config)
+    four_bit = stored_in_four_bit(config) or quantization == "nf4"
+    model, tokenizer = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code))
+    _require_sound(model, path)
+    _keep_trainable(model)
+    _require_tokenizer(tokenizer, model, path)
+    model.requires_grad_(False).eval()
+    return Base(
+        name=str(source),
+        model=model,
+        tokenizer=tokenizer,
+        decoder=FusedDecoder(model) if computes(model.config) else WrappedDecoder(model),
+        stops=_stops(model, tokenizer),
+        context=int(model.config.max_position_embeddings),
+        four_bit=four_bit,
+    )
+
+
+def stored_in_four_bit(config: Any) -> bool:
+    """Whether a checkpoint with this transformers configuration is already in bitsandbytes' 4 bits.
+
+    Raises:
+        SpartaError: it is quantised in another way.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return False
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    if not stored.get("load_in_4bit", stored.get("_load_in_4bit")):
+        raise SpartaError(
+            f"base: it is quantised in a way that is not supported ({stored.get('quant_method')}); "
+            "give the unquantised checkpoint, or one in bitsandbytes' 4 bits"
+        )
+    return True
+
+
+def _load(request: Request) -> tuple[Any, Any]:
+    path = request.path
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=request.dtype,
+    )
+    with _clear(path):
+        config = AutoConfig.from_pretrained(
+            path, trust_remote_code=request.trust_remote_code, local_files_only=True
+        )
+        stored = getattr(config, "quantization_config", None) is not None
+        # A checkpoint that is quantised already must not even hear None.
+        quantization = {"quantization_config": nf4} if request.four_bit and not stored else {}
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=dtype,
+            dtype=request.dtype,
+            device_map={"": request.device},
+            **quantization,
             attn_implementation="sdpa",
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=request.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a broken configuration makes transformers raise nearly anything
-        raise SpartaError(f"base: {path} cannot be loaded: {_first_line(error)}") from error
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=request.trust_remote_code, local_files_only=True
+        )
     missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
         raise SpartaError(
             f"base: {path} lacks weights or has them in another shape: {', '.join(missing[:3])}"
         )
+    return model, tokenizer
+
+
+def _require_sound(model: Any, path: Path) -> None:
     for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+        state = getattr(weight, "quant_state", None)
+        if state is None:
+            sound = torch.isfinite(weight).all()
+        elif state.nested:  # where there was a NaN the scales of a 4-bit weight are NaN
+            sound = torch.isfinite(state.offset) & torch.isfinite(state.state2.absmax).all()
+        else:
+            sound = torch.isfinite(state.absmax).all()
+        if not sound:
             raise SpartaError(f"base: {path}: the weight {name} holds NaN or infinity; get a sound copy")
+
+
+def _keep_trainable(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for a CPU in the first pass without gradients.
+
+    After that they could be neither trained over nor dequantised.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _require_tokenizer(tokenizer: Any, model: Any, path: Path) -> None:
     # Without its files transformers makes a tokenizer that knows no text at all.
     if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
         raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
@@ -73,15 +191,6 @@ def load_base(path: Path, device: torch.device, dtype: torch.dtype = torch.float
         )
     if not tokenizer.chat_template:
         raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
-    model.requires_grad_(False).eval().to(device)
-    return Base(
-        name=str(path),
-        model=model,
-        tokenizer=tokenizer,
-        decoder=Decoder(model),
-        stops=_stops(model, tokenizer),
-        context=int(model.config.max_position_embeddings),
-    )
 
 
 def _stops(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -95,6 +204,12 @@ def _stops(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(stops)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+@contextmanager
+def _clear(path: Path) -> Iterator[None]:
+    """One line for whatever transformers raises over a broken model, which can be nearly anything."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise SpartaError(f"base: {path} cannot be loaded: {reason}") from error

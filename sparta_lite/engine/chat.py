@@ -69,6 +69,8 @@ class Chat:
     layout: Layout
     request: str
     """What asks a judge for a score. In the layout ``message`` it holds ``{question}`` and ``{response}``."""
+    thinking: bool = False
+    """Whether a fighter may think first, where the template offers it; judges never do."""
 
     def question(self, instruction: str, limit: int) -> Question:
         """The prompt that a fighter answers.
@@ -145,7 +147,7 @@ class Chat:
 
     @cached_property
     def _question_parts(self) -> list[list[int] | int]:
-        return self._render([{"role": "user", "content": _QUESTION}], slots=1)
+        return self._render([{"role": "user", "content": _QUESTION}], slots=1, thinking=self.thinking)
 
     @cached_property
     def _judge_parts(self) -> list[list[int] | int]:
@@ -154,9 +156,10 @@ class Chat:
         else:
             quoted = self.request.replace("{question}", _QUESTION).replace("{response}", _RESPONSE)
             turns = [("user", quoted)]
-        return self._render([{"role": role, "content": content} for role, content in turns], slots=2)
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return self._render(messages, slots=2, thinking=False)
 
-    def _render(self, messages: list[dict[str, str]], slots: int) -> list[list[int] | int]:
+    def _render(self, messages: list[dict[str, str]], slots: int, thinking: bool) -> list[list[int] | int]:
         """The template's own tokens, with the numbers of the slots between them.
 
         Raises:
@@ -166,7 +169,10 @@ class Chat:
             messages = [{"role": "system", "content": self.system}, *messages]
         try:
             rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=thinking,  # as Qwen3's template calls it; others do not look at it
             )
         except Exception as error:  # a template is a program, and fails as one
             roles = ", ".join(message["role"] for message in messages)

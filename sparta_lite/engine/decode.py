@@ -11,17 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.memory import OnShrink, shrink_to_fit
 from sparta_lite.engine.model import Decoder, Lora
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling, choose
 
 _PREFILL_TOKENS = 1024  # enough to keep a processor busy, few enough that activations stay small
 
-Stop = Literal["end-of-turn", "length", "context"]
+Stop = Literal["end-of-turn", "length", "context", "text"]
 Progress = Callable[[int, int], None]
 """Called with (items finished, tokens processed) since the last call."""
+Until = Callable[[Sequence[int]], bool]
+"""Told a response's tokens so far; True ends it there."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class _Cache:
 
     def __init__(self, decoder: Decoder, places: int, capacity: int) -> None:
         shape = (places, decoder.kv_heads, capacity, decoder.head_dim)
-        self.keys = [decoder.embedding.new_zeros(shape) for _ in decoder.layers]
-        self.values = [decoder.embedding.new_zeros(shape) for _ in decoder.layers]
+        like = torch.empty(0, dtype=decoder.dtype, device=decoder.device)
+        self.keys = [like.new_zeros(shape) for _ in decoder.layers]
+        self.values = [like.new_zeros(shape) for _ in decoder.layers]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Give ``source``'s first ``length`` positions to ``target``."""
@@ -78,7 +83,7 @@ class _Prefill:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.cache.keys[layer][self.places, :, : k.shape[2]] = k
         self.cache.values[layer][self.places, :, : v.shape[2]] = v
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        return causal(layer, q, k, v)
 
 
 class _Step:
@@ -111,11 +116,14 @@ def generate(
     max_new_tokens: int,
     places: int,
     progress: Progress | None = None,
+    until: Until | None = None,
+    on_shrink: OnShrink | None = None,
 ) -> list[Response]:
     """Continue every prompt under its own adapter.
 
     At most ``places`` rows are worked on together. A finished row leaves at once and the next
-    waiting prompt takes its place, one of the same adapter if there is any.
+    waiting prompt takes its place, one of the same adapter if there is any. When memory runs out the
+    rows that were being worked on begin anew in half the places; their tokens are the same.
 
     Args:
         base: the resident base.
@@ -125,13 +133,15 @@ def generate(
         max_new_tokens: where a row is cut off.
         places: rows in one batch.
         progress: told after every step.
+        until: ends a response before its end-of-turn token.
+        on_shrink: told when there are fewer places from now on.
 
     Returns:
         One response per prompt, in the order of ``prompts``.
 
     Raises:
-        SpartaError: a prompt is empty or leaves no room in the model's context, or an adapter gives
-            NaN.
+        SpartaError: a prompt is empty or leaves no room in the model's context, an adapter gives
+            NaN, or not even one row fits into memory.
     """
     for number, prompt in enumerate(prompts):
         if not prompt.ids or len(prompt.ids) >= base.context:
@@ -140,36 +150,54 @@ def generate(
             )
     if not prompts:
         return []
-    return _Batch(base, bank, prompts, sampling, max_new_tokens, places).run(progress)
+    responses: list[Response | None] = [None] * len(prompts)
+
+    def attempt(places: int) -> None:
+        _Batch(base, bank, prompts, responses, sampling, max_new_tokens, places, until).run(progress)
+
+    shrink_to_fit(
+        attempt,
+        min(places, len(prompts)),
+        phase="generation",
+        advice="not even one row fits; lower max_new_tokens, the prompts' length, or tribe.resident",
+        on_shrink=on_shrink,
+    )
+    return [response for response in responses if response is not None]
 
 
 class _Batch:
-    """The state of one call of ``generate``."""
+    """Work on all prompts that have no response yet."""
 
     def __init__(
         self,
         base: Base,
         bank: Bank,
         prompts: Sequence[Prompt],
+        responses: list[Response | None],
         sampling: Sampling,
         max_new_tokens: int,
         places: int,
+        until: Until | None,
     ) -> None:
+        """``responses``: one per prompt; what is missing is written into it, row by row."""
         self.base, self.bank, self.prompts, self.sampling = base, bank, prompts, sampling
+        self.until = until
         self.limits = [min(max_new_tokens, base.context - len(prompt.ids)) for prompt in prompts]
         self.max_new_tokens = max_new_tokens
-        self.responses: list[Response | None] = [None] * len(prompts)
+        self.responses = responses
+        missing = [index for index, response in enumerate(responses) if response is None]
         self.waiting: dict[str | None, deque[int]] = {}
-        for index in sorted(range(len(prompts)), key=lambda index: self._slot(prompts[index].adapter)):
+        for index in sorted(missing, key=lambda index: self._slot(prompts[index].adapter)):
             self.waiting.setdefault(prompts[index].adapter, deque()).append(index)
-        self.places = min(places, len(prompts))
-        longest = max(len(prompt.ids) + limit for prompt, limit in zip(prompts, self.limits, strict=True))
+        self.crowded = sum(adapter is not None for adapter in self.waiting) > bank.limit
+        self.places = min(places, len(missing))
+        longest = max(len(prompts[index].ids) + self.limits[index] for index in missing)
         self.cache = _Cache(base.decoder, self.places, longest)
         self.rows: list[_Row] = []
         self.routed: tuple[list[str | None], Lora | None] = ([], None)
 
-    def run(self, progress: Progress | None) -> list[Response]:
-        fresh = [self._place(adapter) for adapter in self._first_rows()]
+    def run(self, progress: Progress | None) -> None:
+        fresh = self._refill([]) if self.crowded else [self._place(name) for name in self._first_rows()]
         while self.rows:
             finished, tokens = 0, len(self.rows)
             if fresh:
@@ -186,7 +214,6 @@ class _Batch:
             fresh = self._refill(done)
             if progress:
                 progress(finished, tokens)
-        return [response for response in self.responses if response is not None]
 
     def _slot(self, adapter: str | None) -> int:
         return -1 if adapter is None else self.bank.slot(adapter)
@@ -209,10 +236,10 @@ class _Batch:
     def _refill(self, done: list[int]) -> list[int]:
         """Give every finished row's place to a waiting prompt; close the gaps that remain."""
         fresh = []
-        for place in sorted(done, reverse=True):
-            adapter = self.rows[place].adapter
-            if not self.waiting[adapter]:
-                adapter = max(self.waiting, key=lambda name: len(self.waiting[name]))
+        leaving = sorted(done)
+        while leaving:
+            adapter = self._successor(leaving)
+            place = leaving.pop()
             if self.waiting[adapter]:
                 self.rows[place] = _Row(self.waiting[adapter].popleft(), adapter, [])
                 fresh.append(place)
@@ -223,7 +250,32 @@ class _Batch:
                 self.cache.move(len(self.rows), place, self._length(last))
                 if len(self.rows) in fresh:
                     fresh[fresh.index(len(self.rows))] = place
+        # Places that closed while no adapter with a waiting prompt could enter the batch.
+        while self.crowded and len(self.rows) < self.places and self.waiting[adapter := self._entrant([])]:
+            fresh.append(self._place(adapter))
         return sorted(fresh)
+
+    def _successor(self, leaving: Sequence[int]) -> str | None:
+        """The adapter that gets the last of the places ``leaving``; it may have no prompt waiting."""
+        adapter = self.rows[leaving[-1]].adapter
+        if self.waiting[adapter]:
+            return adapter
+        if self.crowded:
+            return self._entrant(leaving)
+        return max(self.waiting, key=lambda name: len(self.waiting[name]))
+
+    def _entrant(self, leaving: Sequence[int]) -> str | None:
+        """The same where the bank's limit keeps some adapters waiting.
+
+        The first in the order of the bank of those in the batch, then of the others if one more is
+        allowed: adapters end one after another, and the rows of one fill the places that another's
+        last rows do not need.
+        """
+        empty = {place for place in leaving if not self.waiting[self.rows[place].adapter]}
+        inside = {row.adapter for place, row in enumerate(self.rows) if place not in empty} | {None}
+        full = len(inside) - 1 == self.bank.limit  # the bare base does not count
+        allowed = [name for name in self.waiting if name in inside or not full]
+        return max(allowed, key=lambda name: (bool(self.waiting[name]), name in inside))
 
     def _length(self, row: _Row) -> int:
         """Positions that stand in the cache: the newest token enters it with the next step."""
@@ -235,6 +287,8 @@ class _Batch:
             stop = "end-of-turn"
         elif len(row.produced) == self.limits[row.prompt]:
             stop = "length" if len(row.produced) == self.max_new_tokens else "context"
+        elif self.until is not None and self.until(row.produced):
+            stop = "text"
         else:
             return False
         text = self.base.tokenizer.decode(row.produced, skip_special_tokens=True)
@@ -279,10 +333,13 @@ class _Batch:
         longest = max(len(prompt.ids) for prompt in prompts)
         ids = self._tensor([[*prompt.ids, *[0] * (longest - len(prompt.ids))] for prompt in prompts])
         positions = torch.arange(longest, device=ids.device).expand_as(ids)
-        lora = self.bank.lora([prompt.adapter for prompt in prompts])
+        everyone = [row.adapter for row in self.rows]
+        lora = self.bank.lora([prompt.adapter for prompt in prompts], beside=everyone)
         attend = _Prefill(self.cache, self._tensor(places))
         last = self._tensor([[len(prompt.ids) - 1] for prompt in prompts])
-        return self.base.decoder.logits(self.base.decoder.hidden(ids, positions, attend, lora, last)[:, 0])
+        hidden = self.base.decoder.hidden(ids, positions, attend, lora, last)
+        self.bank.prefetch([adapter for adapter, queue in self.waiting.items() if queue])
+        return self.base.decoder.logits(hidden[:, 0])
 
     def _step(self) -> Tensor:
         """Logits after every row's newest token, [rows, vocabulary]."""

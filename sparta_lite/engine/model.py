@@ -4,34 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from sparta_lite.errors import SpartaError
+from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import Routing, add_lora
 
-SUPPORTED = ("qwen2", "qwen3", "llama", "mistral")
+_ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer: (layer, q, k, v) -> output, q and output [rows, heads, length, head_dim],
 k and v [rows, kv_heads, length, head_dim]."""
 
 
+Linear = Callable[[Tensor], Tensor]
+"""[..., in] -> [..., out]: a plain matrix, or one of transformers' modules that holds it in 4 bits."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer over plain weights."""
+
+    weight: Tensor
+    """[out, in]"""
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
 @dataclass(frozen=True)
 class Site:
-    """Linear layers that share one input, held as one matrix: q, k, v; o; gate, up; down."""
+    """Linear layers that share one input: q, k, v; o; gate, up; down."""
 
     names: tuple[str, ...]
     """Module names inside the decoder layer, such as ``self_attn.q_proj``."""
-    weight: Tensor
-    """[sum of widths, in]"""
-    bias: Tensor | None
+    inputs: int
     widths: tuple[int, ...]
-    parts: tuple[tuple[Tensor, Tensor | None], ...]
-    """Weight and bias of each module: views of the matrix."""
+    """Outputs of each module."""
+    parts: tuple[Linear, ...]
+    """The modules, one by one."""
+    whole: Matrix | None
+    """All of them as one matrix, whose memory the parts are views of; None where they are in 4 bits:
+    blocks of one 4-bit tensor share scales, which another tensor's do not fit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,80 @@ class Layer:
     """``qkv``, ``o``, ``gate_up`` and ``down``."""
 
 
-class Decoder:
+class HasSites(Protocol):
+    @property
+    def sites(self) -> dict[str, Site]:
+        """What adapters can be put on in one decoder layer."""
+        ...
+
+
+class Decoder(Protocol):
+    """The resident base as engine and training see it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        ...
+
+    @property
+    def kv_heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def layers(self) -> Sequence[HasSites]: ...
+
+    @property
+    def head(self) -> Tensor:
+        """[vocabulary, hidden]"""
+        ...
+
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        lora: Lora | None,
+        keep: Tensor | None = None,
+        checkpoint: bool = False,
+    ) -> Tensor:
+        """Final hidden states, after the last norm.
+
+        Args:
+            ids: int64 [rows, length].
+            positions: int64 [rows, length], the rotary position of every token.
+            attend: attention of one layer; it owns mask and cache.
+            lora: None for the bare base in every row.
+            keep: int64 [rows, kept], where in its row the states stand that are wanted; None: all.
+            checkpoint: keep only each layer's input for the backward pass and compute the rest again there.
+
+        Returns:
+            [rows, length or kept, hidden] in the base's dtype.
+        """
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] -> [..., vocabulary]."""
+        ...
+
+    def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """log p(target) after each of the hidden states, without all logits at once.
+
+        Args:
+            hidden: [tokens, hidden], as ``hidden`` gives them.
+            targets: int64 [tokens].
+
+        Returns:
+            float32 [tokens].
+        """
+        ...
+
+
+class FusedDecoder:
     """A pre-norm decoder with rotary positions and a gated MLP (Qwen2, Qwen3, Llama, Mistral).
 
     It reads the weights of a loaded transformers model. Projections of one input are fused into
@@ -67,13 +160,15 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         config = model.config
-        _check(model)
+        self.dtype: torch.dtype = model.model.embed_tokens.weight.dtype
+        """What it computes in."""
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps: float = config.rms_norm_eps
         self.embedding: Tensor = model.model.embed_tokens.weight  # [vocabulary, hidden]
         self.head: Tensor = model.lm_head.weight  # [vocabulary, hidden]
+        self._head_bias: Tensor | None = model.lm_head.bias
         self.norm: Tensor = model.model.norm.weight
         self.layers = [_read_layer(layer) for layer in model.model.layers]
         rotary = model.model.rotary_emb
@@ -91,41 +186,52 @@ class Decoder:
         attend: Attend,
         lora: Lora | None,
         keep: Tensor | None = None,
+        checkpoint: bool = False,
     ) -> Tensor:
-        """Final hidden states, after the last norm.
-
-        Args:
-            ids: int64 [rows, length].
-            positions: int64 [rows, length], the rotary position of every token.
-            attend: attention of one layer; it owns mask and cache.
-            lora: None for the bare base in every row.
-            keep: int64 [rows, kept], where in its row the states stand that are wanted; None: all.
-
-        Returns:
-            [rows, length or kept, hidden] in the base's dtype.
-        """
+        """See ``Decoder``."""
         x = F.embedding(ids, self.embedding)
-        cos, sin = self.rotary(positions)
-        for number, layer in enumerate(self.layers):
-            bank, routing = (lora[0][number], lora[1]) if lora else ({}, None)
-            q, k, v = self._project(layer, "qkv", self._rms(x, layer.attention_norm), bank, routing)
-            q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
-            out = attend(number, _rotate(q, cos, sin), _rotate(k, cos, sin), self._heads(v, None))
-            out = out.transpose(1, 2).flatten(2)  # [rows, length, heads * head_dim]
-            if keep is not None and number == len(self.layers) - 1:
-                # No later layer attends to the other positions: they need nothing more.
-                rows = torch.arange(len(keep), device=keep.device)[:, None]
-                x, out = x[rows, keep], out[rows, keep]
-            (out,) = self._project(layer, "o", out, bank, routing)
-            x = x + out
-            gate, up = self._project(layer, "gate_up", self._rms(x, layer.mlp_norm), bank, routing)
-            (out,) = self._project(layer, "down", F.silu(gate) * up, bank, routing)
-            x = x + out
+        rotary = self.rotary(positions)
+        for number in range(len(self.layers)):
+            # No later layer attends to the positions that are not kept: they need nothing more.
+            kept = keep if number == len(self.layers) - 1 else None
+            if checkpoint and torch.is_grad_enabled():
+                x = recompute(self._layer, number, x, rotary, attend, lora, kept, use_reentrant=False)
+            else:
+                x = self._layer(number, x, rotary, attend, lora, kept)
         return self._rms(x, self.norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] -> [..., vocabulary]."""
-        return F.linear(hidden, self.head)
+        """See ``Decoder``."""
+        return F.linear(hidden, self.head, self._head_bias)
+
+    def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """See ``Decoder``."""
+        return token_logprobs(hidden.to(self.head.dtype), self.head, targets, bias=self._head_bias)
+
+    def _layer(
+        self,
+        number: int,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attend: Attend,
+        lora: Lora | None,
+        keep: Tensor | None,
+    ) -> Tensor:
+        """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden]."""
+        layer = self.layers[number]
+        bank, routing = (lora[0][number], lora[1]) if lora else ({}, None)
+        q, k, v = self._project(layer, "qkv", self._rms(x, layer.attention_norm), bank, routing)
+        q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
+        out = attend(number, _rotate(q, *rotary), _rotate(k, *rotary), self._heads(v, None))
+        out = out.transpose(1, 2).flatten(2)  # [rows, length, heads * head_dim]
+        if keep is not None:
+            rows = torch.arange(len(keep), device=keep.device)[:, None]
+            x, out = x[rows, keep], out[rows, keep]
+        (out,) = self._project(layer, "o", out, bank, routing)
+        x = x + out
+        gate, up = self._project(layer, "gate_up", self._rms(x, layer.mlp_norm), bank, routing)
+        (out,) = self._project(layer, "down", F.silu(gate) * up, bank, routing)
+        return x + out
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of every position, both [rows, 1, length, head_dim / 2]."""
@@ -144,30 +250,35 @@ class Decoder:
         self, layer: Layer, site: str, x: Tensor, bank: dict[str, SiteLora], routing: Routing | None
     ) -> Sequence[Tensor]:
         linear = layer.sites[site]
-        if routing is None or site not in bank:
-            return tuple(F.linear(x, linear.weight, linear.bias).split(linear.widths, dim=-1))
+        adapted = routing is not None and site in bank
+        if linear.whole is not None and not adapted:
+            return tuple(linear.whole(x).split(linear.widths, dim=-1))
         # Module by module, for only a contiguous output takes an update without being copied.
-        outputs = [F.linear(x, weight, bias) for weight, bias in linear.parts]
+        outputs = [part(x) for part in linear.parts]
+        if routing is None or not adapted:
+            return outputs
         return add_lora(outputs, x, bank[site].a, bank[site].b, routing)
 
 
-def _check(model: Any) -> None:
-    """Refuse what ``Decoder.hidden`` would compute otherwise than the model itself."""
-    config = model.config
-    if config.model_type not in SUPPORTED:
-        raise SpartaError(f"base: no support for {config.model_type!r}; use one of {', '.join(SUPPORTED)}")
+def computes(config: Any) -> bool:
+    """Whether ``FusedDecoder`` computes what a model with this transformers configuration does."""
+    return config.model_type in _ARCHITECTURES and config.hidden_act == "silu"
+
+
+def require_supported(config: Any) -> None:
+    """Refuse a base whose states depend on more than the tokens before them and their positions.
+
+    Raises:
+        SpartaError: it has sliding windows, or positions that change with the length.
+    """
     kinds = getattr(config, "layer_types", None)
     window = None if kinds else getattr(config, "sliding_window", None)
     if set(kinds or ()) - {"full_attention"} or (window and window < config.max_position_embeddings):
         raise SpartaError("base: sliding-window attention is not supported; use a base with full attention")
-    if config.hidden_act != "silu":
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type") or "default"
+    if "dynamic" in rotary or rotary == "longrope":
         raise SpartaError(
-            f"base: the activation {config.hidden_act!r} is not supported; use a base with silu"
-        )
-    rotary = model.model.rotary_emb
-    if "dynamic" in rotary.rope_type or rotary.rope_type == "longrope":
-        raise SpartaError(
-            f"base: rotary positions of type {rotary.rope_type!r} are not supported, they change with the "
+            f"base: rotary positions of type {rotary!r} are not supported, they change with the "
             "length; use a base with default, linear, yarn or llama3 ones"
         )
 
@@ -196,6 +307,8 @@ def _read_layer(layer: Any) -> Layer:
 def _fuse(layer: Any, *names: str) -> Site:
     modules = [layer.get_submodule(name) for name in names]
     widths = tuple(module.out_features for module in modules)
+    if any(type(module) is not torch.nn.Linear for module in modules):
+        return Site(names, modules[0].in_features, widths, tuple(modules), None)
     biases = [module.bias for module in modules]
     weight, bias = modules[0].weight.detach(), biases[0]
     if len(modules) > 1:
@@ -207,6 +320,8 @@ def _fuse(layer: Any, *names: str) -> Site:
             for module, part in zip(modules, bias.split(widths), strict=True):
                 module.bias = torch.nn.Parameter(part, requires_grad=False)
     parts = tuple(
-        (module.weight.detach(), None if module.bias is None else module.bias.detach()) for module in modules
+        Matrix(module.weight.detach(), None if module.bias is None else module.bias.detach())
+        for module in modules
     )
-    return Site(names, weight, None if bias is None else bias.detach(), widths, parts)
+    whole = Matrix(weight, None if bias is None else bias.detach())
+    return Site(names, modules[0].in_features, widths, parts, whole)

@@ -1,4 +1,4 @@
-"""PEFT directories in and out of the bank."""
+"""Adapters into the bank, from PEFT directories or newly made, and out of it again."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from sparta_lite.engine.bank import Adapter, Bank, empty_bank
 from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_bytes, write_json, write_whole
+from sparta_lite.kernels.sampling import uniforms
+from sparta_lite.randomness import key as random_key
 
-_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
 _KEY = re.compile(r"^base_model\.model\.model\.(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$")
 
 # Settings that say where the tensors are, how they scale, or how they were made; any other
@@ -56,7 +58,7 @@ _CHANGES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """One adapter as read from disk."""
+    """One adapter as read from disk, or newly made."""
 
     adapter: Adapter
     weights: Mapping[str, tuple[Tensor, Tensor]]
@@ -76,11 +78,11 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
     config = _read_config(path, where)
     _refuse_unknown(config, where)
     try:
-        tensors = load_file(path / _WEIGHTS)
+        tensors = load_file(path / WEIGHTS_FILE)
     except FileNotFoundError as error:
-        raise SpartaError(f"{where}: no {_WEIGHTS}; save the adapter as safetensors") from error
+        raise SpartaError(f"{where}: no {WEIGHTS_FILE}; save the adapter as safetensors") from error
     except (SafetensorError, OSError) as error:
-        raise SpartaError(f"{where}: {_WEIGHTS} cannot be read ({error})") from error
+        raise SpartaError(f"{where}: {WEIGHTS_FILE} cannot be read ({error})") from error
 
     weights = _pair_up(tensors, int(config["r"]), where)
     adapter = Adapter(
@@ -93,15 +95,49 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
     return AdapterFile(adapter, weights, config)
 
 
-def load_bank(decoder: Decoder, files: list[AdapterFile], dtype: torch.dtype = torch.float32) -> Bank:
-    """Put adapters into one bank on ``decoder``.
+def new_adapter(name: str, decoder: Decoder, rank: int, alpha: float, seed: int, base: str) -> AdapterFile:
+    """An adapter on every linear module of ``decoder`` that changes nothing yet.
+
+    As PEFT starts one: A uniform in +-1/sqrt(in) (Kaiming's rule with a = sqrt(5)), B zero.
+    Every number of A follows from seed, name and module alone.
+    """
+    weights = {}
+    for number, layer in enumerate(decoder.layers):
+        for site in layer.sites.values():
+            for module, width in zip(site.names, site.widths, strict=True):
+                where = random_key(seed, "new adapter", name, number, module)
+                counters = torch.arange(rank * site.inputs).view(rank, site.inputs)
+                a = (2 * uniforms(torch.full_like(counters, where), counters) - 1) / site.inputs**0.5
+                weights[f"layers.{number}.{module}"] = (a.float(), torch.zeros(width, rank))
+    targets = tuple(sorted({module.split(".", 2)[2] for module in weights}))
+    config = {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": sorted({target.rpartition(".")[2] for target in targets}),
+        "task_type": "CAUSAL_LM",
+    }
+    return AdapterFile(Adapter(name, rank, alpha, False, targets), weights, config)
+
+
+def load_bank(
+    decoder: Decoder,
+    files: list[AdapterFile],
+    dtype: torch.dtype = torch.float32,
+    resident: int | None = None,
+) -> Bank:
+    """Put adapters into one bank on ``decoder``; ``resident`` as ``empty_bank`` takes it.
 
     Raises:
         SpartaError: an adapter names a module that the base lacks, or was made for other shapes.
     """
-    bank = empty_bank(decoder, [file.adapter for file in files], dtype)
+    bank = empty_bank(decoder, [file.adapter for file in files], dtype, resident)
     widths = {
-        f"layers.{number}.{module}": (width, site.weight.shape[1])
+        f"layers.{number}.{module}": (width, site.inputs)
         for number, layer in enumerate(decoder.layers)
         for site in layer.sites.values()
         for module, width in zip(site.names, site.widths, strict=True)
@@ -141,19 +177,19 @@ def write_adapter(path: Path, bank: Bank, name: str, config: Mapping[str, Any]) 
             tensors[f"base_model.model.model.{module}.lora_A.weight"] = a.detach().cpu().contiguous()
             tensors[f"base_model.model.model.{module}.lora_B.weight"] = b.detach().cpu().contiguous()
     data = save(tensors, metadata={"format": "pt"})
-    write_whole(path / _WEIGHTS, lambda temporary: write_bytes(temporary, data))
-    write_json(path / _CONFIG, dict(config))
+    write_whole(path / WEIGHTS_FILE, lambda temporary: write_bytes(temporary, data))
+    write_json(path / CONFIG_FILE, dict(config))
 
 
 def _read_config(path: Path, where: str) -> dict[str, Any]:
     try:
-        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise SpartaError(f"{where}: no {_CONFIG}; give a directory that PEFT saved") from error
+        raise SpartaError(f"{where}: no {CONFIG_FILE}; give a directory that PEFT saved") from error
     except (OSError, ValueError) as error:
-        raise SpartaError(f"{where}: {_CONFIG} cannot be read ({error})") from error
+        raise SpartaError(f"{where}: {CONFIG_FILE} cannot be read ({error})") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise SpartaError(f"{where}: {_CONFIG} does not describe a LoRA adapter; only LoRA is supported")
+        raise SpartaError(f"{where}: {CONFIG_FILE} does not describe a LoRA adapter; only LoRA is supported")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1:
         raise SpartaError(f"{where}: the rank r must be a positive whole number, not {rank!r}")
@@ -196,14 +232,14 @@ def _pair_up(tensors: Mapping[str, Tensor], rank: int, where: str) -> dict[str, 
             raise SpartaError(f"{where}: the tensor {key} holds NaN or infinity; get a sound copy")
         sides.setdefault(match[1], {})[match[2]] = tensor
     if not sides:
-        raise SpartaError(f"{where}: {_WEIGHTS} holds no LoRA tensors")
+        raise SpartaError(f"{where}: {WEIGHTS_FILE} holds no LoRA tensors")
     pairs = {}
     for module, side in sides.items():
         if set(side) != {"A", "B"}:
             raise SpartaError(f"{where}: {module} has only one of lora_A and lora_B")
         if side["A"].shape[0] != rank or side["B"].shape[-1] != rank:
             raise SpartaError(
-                f"{where}: {module} has rank {side['A'].shape[0]}, {_CONFIG} says r = {rank}; "
+                f"{where}: {module} has rank {side['A'].shape[0]}, {CONFIG_FILE} says r = {rank}; "
                 "ranks that differ by module are not supported"
             )
         pairs[module] = (side["A"], side["B"])

@@ -80,6 +80,8 @@ class LiveView:
     ) -> None:
         self._exit.close()
         Outlet(sys.stderr).write(self._strays.getvalue())
+        for line in self._board.plan:
+            self._console.print(Text(clean(line)))
         for warning in self._board.warnings:
             self._console.print(Text(f"warning: {clean(warning)}", style=WORSE))
         self._console.print(summary(self._board))

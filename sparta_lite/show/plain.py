@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -14,8 +14,10 @@ from sparta_lite.campaign.events import (
     Event,
     PhaseFinished,
     PhaseProgress,
+    Planned,
     RunFinished,
     RunStarted,
+    Scored,
     StandingsChanged,
     Warned,
 )
@@ -70,12 +72,18 @@ class PlainView:
             case PhaseFinished():
                 self._reported = 0.0
                 return self._finished_phase(event)
-            case StandingsChanged() | Evaluated() if self._board.round is None:
+            case StandingsChanged() | Evaluated() | Scored() if self._board.round is None:
                 return []  # a resumed run recalls what an earlier process has said
             case StandingsChanged():
                 return [self._standings(event)] if event.standings else []
             case Evaluated():
+                if event.task != self._board.task:
+                    return [self._further(event.task, event.accuracy, event.base, event.unparsed, "unparsed")]
                 return [self._held_out()] if event.accuracy else []
+            case Scored():
+                return [self._further(event.task, event.scores, event.base, event.failed, "not judged")]
+            case Planned():
+                return [clean(line) for line in event.lines]
             case Warned():
                 return [f"warning: {clean(event.message)}"]
             case RunStarted():
@@ -127,12 +135,30 @@ class PlainView:
             line += f"; best init {self._board.best_init:.3f}"
         return f"{line}, bare base {now.base:.3f}"
 
+    def _further(
+        self,
+        task: str,
+        values: Mapping[str, float | None],
+        base: float | None,
+        lost: Mapping[str, int],
+        said: str,
+    ) -> str:
+        """A task beside the first one, or one that is judged from 1 to 10."""
+        known = {name: value for name, value in values.items() if value is not None}
+        line = f"{self._where()} {clean(task)}  "
+        if known:
+            best = max(known, key=known.__getitem__)
+            line += f"mean {sum(known.values()) / len(known):.3f}, best {known[best]:.3f} {clean(best)}, "
+        line += "bare base –" if base is None else f"bare base {base:.3f}"
+        return line + (f"; {sum(lost.values()):,} answers {said}" if any(lost.values()) else "")
+
 
 def _started(event: RunStarted) -> list[str]:
     verb = "resumes" if event.resumed else "starts"
     return [
         f"{clean(event.run)} {verb}: base {clean(event.base)}, {len(event.tribe)} adapters, "
-        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}"
+        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}",
+        *(f"{name:<9} {clean(choice)}" for name, choice in event.choices.items()),
     ]
 
 

@@ -14,6 +14,7 @@ from sparta_lite.campaign.events import (
     PhaseFinished,
     PhaseProgress,
     PhaseStarted,
+    Planned,
     RunFinished,
     RunStarted,
     StandingsChanged,
@@ -97,12 +98,16 @@ class Board:
     """Iterations whose training is over."""
     tokens_per_second: float | None = None
     memory: int | None = None
+    task: str | None = None
+    """The task whose accuracy is shown: the first that was measured."""
     evaluations: dict[int, Evaluated] = field(default_factory=dict)
     standings: dict[str, AdapterStanding] = field(default_factory=dict)
     duel: DuelDecided | None = None
     training: TrainingStep | None = None
     failed_votes: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
+    plan: tuple[str, ...] = ()
+    """The memory plan, in lines."""
     _duels: set[tuple[int, int]] = field(default_factory=set)
     _measured: dict[Phase, tuple[int, float]] = field(default_factory=dict)
     """Units and seconds of this process's finished rounds."""
@@ -127,8 +132,11 @@ class Board:
             case StandingsChanged():
                 self.standings = event.standings
             case Evaluated():
-                if event.accuracy:
+                self.task = self.task or event.task
+                if event.accuracy and event.task == self.task:
                     self.evaluations[event.iteration] = event
+            case Planned():
+                self.plan = event.lines
             case Warned():
                 self.warnings.append(event.message)
             case RunStarted():

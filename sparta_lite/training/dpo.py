@@ -3,108 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.memory import OnShrink, shrink_to_fit
 from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
-from sparta_lite.randomness import generator
-from sparta_lite.training.likelihood import Precision, completion_logprobs
+from sparta_lite.training.likelihood import completion_logprobs
 from sparta_lite.training.optim import Optimizer, distances, trainable
-from sparta_lite.training.packing import TokenizedPair, Truncation, pack, truncate
+from sparta_lite.training.packing import TokenizedPair, pack, truncate
+from sparta_lite.training.phase import (
+    DpoResult,
+    DpoSettings,
+    DpoState,
+    DpoStep,
+    batches,
+    require_fitting,
+    slices,
+)
 
-
-@dataclass(frozen=True)
-class DpoSettings:
-    """Defaults are the paper's, where it names a value."""
-
-    beta: float = 0.1
-    learning_rate: float = 1e-6
-    """The peak, after warm-up and before the cosine falls."""
-    weight_decay: float = 1e-5
-    warmup: float = 0.1
-    """Share of the updates over which the learning rate rises from 0."""
-    epochs: int = 1
-    batch: int = 16
-    """Pairs per update."""
-    micro_batch: int = 4
-    """Pairs per forward pass of every adapter; it changes memory and time, not the gradients."""
-    adapters_at_once: int | None = None
-    """Adapters trained side by side, in the order of the bank; None: all."""
-    max_grad_norm: float = 1.0
-    """Per adapter, over all its tensors."""
-    sft_weight: float = 0.0
-    """Weight of the mean negative log-likelihood of the batch's chosen tokens."""
-    dtype: Precision = "fp32"
-    max_length: int = 512
-    """Tokens of prompt and completion together."""
-    max_prompt: int = 256
-
-
-@dataclass(frozen=True)
-class DpoStep:
-    """One update of one adapter, measured on its batch before the update."""
-
-    adapter: str
-    step: int
-    """From 0."""
-    steps: int
-    loss: float
-    margin: float
-    """beta * (log-ratio of chosen - log-ratio of rejected), mean over pairs."""
-    accuracy: float
-    """Share of pairs with a positive margin."""
-    chosen_logprob: float
-    """Of the whole completion, mean over pairs."""
-    rejected_logprob: float
-    chosen_length: float
-    """Tokens, mean over pairs."""
-    rejected_length: float
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class DpoState:
-    """Everything that a stopped phase needs to go on as if it had not stopped."""
-
-    done: int
-    """Updates made, over all groups of adapters that train one after another."""
-    reference: Tensor
-    """float32 [adapters, pairs, 2]: log-probability of chosen and rejected at the phase's start."""
-    weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """One flat dictionary, for safetensors; ``read_state`` takes it back."""
-        return {
-            "done": torch.tensor(self.done),
-            "reference": self.reference,
-            **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
-            **{f"moments.{name}": tensor for name, tensor in self.moments.items()},
-        }
-
-
-@dataclass(frozen=True)
-class DpoResult:
-    moved: dict[str, float]
-    """Adapter -> L2 distance between its weights before and after the phase."""
-    truncated: Truncation
-
-
-def read_state(tensors: dict[str, Tensor]) -> DpoState:
-    """A state from ``DpoState.tensors``."""
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        if part in parts:
-            parts[part][rest] = tensor
-    return DpoState(int(tensors["done"]), tensors["reference"], parts["weights"], parts["moments"])
+_ADVICE = "not even one pair at a time fits; lower training.adapters_at_once or training.max_length"
 
 
 def train(
@@ -120,6 +43,7 @@ def train(
     save: Callable[[DpoState], None] | None = None,
     save_every: int = 50,
     resume: DpoState | None = None,
+    on_shrink: OnShrink | None = None,
 ) -> DpoResult:
     """DPO (Rafailov et al. 2023, equation 7) of all adapters, each against itself at the start.
 
@@ -139,17 +63,19 @@ def train(
             at that moment. Its tensors are the live ones: write them before returning.
         save_every: in updates.
         resume: a state that ``save`` got in the same phase.
+        on_shrink: told when memory ran out and micro-batches are smaller from now on.
 
     Raises:
         SpartaError: a NaN or infinity, or weights that do not move; the message names adapter and
             step, and the bank holds the weights of the last complete update. Also when ``resume``
-            does not belong to this phase.
+            does not belong to this phase, or not even one pair fits into memory.
     """
     pairs, truncated = truncate(pairs, settings.max_length, settings.max_prompt)
-    epochs = [_batches(len(pairs), settings.batch, seed, iteration, each) for each in range(settings.epochs)]
+    epochs = [batches(len(pairs), settings.batch, seed, iteration, each) for each in range(settings.epochs)]
     plan = [batch for epoch in epochs for batch in epoch]
     count = len(bank.adapters)
-    at_once = settings.adapters_at_once or count
+    at_once = min(settings.adapters_at_once or count, bank.limit)
+    micro = min(settings.micro_batch, settings.batch)
     groups = [(first, min(first + at_once, count)) for first in range(0, count, at_once)]
     start = {name: tensor.cpu().clone() for name, tensor in bank.tensors()}
 
@@ -157,13 +83,19 @@ def train(
         done = 0
         reference = torch.zeros(count, len(pairs), 2, device=decoder.device)
         for first, last in groups if pairs else ():
-            reference[first:last] = _reference(
-                decoder, bank.part(first, last), pairs, epochs[0], settings, pad
+            reference[first:last], micro = _reference(
+                decoder,
+                bank.part(first, last),
+                pairs,
+                epochs[0],
+                replace(settings, micro_batch=micro),
+                pad,
+                on_shrink,
             )
         if save is not None:
             save(DpoState(0, reference, dict(bank.tensors()), {}))
     else:
-        _check(resume, bank, len(pairs))
+        require_fitting(resume, bank, (len(bank.adapters), len(pairs), 2))
         bank.restore(resume.weights)
         done = resume.done
         reference = resume.reference.to(decoder.device)
@@ -177,20 +109,34 @@ def train(
             weight_decay=settings.weight_decay,
             warmup=settings.warmup,
             max_grad_norm=settings.max_grad_norm,
+            kind=settings.optimizer,
         )
         begin = max(0, done - number * len(plan))
         if resume is not None and 0 < begin < len(plan):
             optimizer.restore(resume.moments)
-        for step in range(begin, len(plan)):
-            batch = [pairs[index] for index in plan[step]]
-            measured = backward(decoder, group, batch, reference[first:last, plan[step]], settings, pad)
-            norms = optimizer.update(step, measured[0])
-            rate = optimizer.learning_rate(step)
-            for event in _events(group, step, len(plan), batch, measured, norms, rate):
-                on_step(event)
-            done += 1
-            if save is not None and done % save_every == 0:
-                save(DpoState(done, reference, dict(bank.tensors()), optimizer.moments()))
+        try:
+            for step in range(begin, len(plan)):
+                batch = [pairs[index] for index in plan[step]]
+                measured, micro = shrink_to_fit(
+                    partial(
+                        _measure, decoder, group, batch, reference[first:last, plan[step]], settings, pad
+                    ),
+                    micro,
+                    phase="training",
+                    advice=_ADVICE,
+                    on_shrink=on_shrink,
+                )
+                norms = optimizer.update(step, measured[0])
+                rate = optimizer.learning_rate(step)
+                for event in _events(group, step, len(plan), batch, measured, norms, rate):
+                    on_step(event)
+                done += 1
+                if save is not None and done % save_every == 0:
+                    bank.take_back(first, group)
+                    save(DpoState(done, reference, dict(bank.tensors()), optimizer.moments()))
+        finally:
+            bank.take_back(first, group)
+        del group, optimizer  # before the next group takes as much memory
 
     moved = distances(bank, start).tolist()
     return DpoResult(
@@ -221,7 +167,7 @@ def backward(
     """
     tokens = sum(len(pair.chosen) for pair in pairs)
     measured = torch.zeros(5, len(bank.adapters), device=decoder.device)
-    for part in _slices(len(pairs), settings.micro_batch):
+    for part in slices(len(pairs), settings.micro_batch):
         logprobs = _pair_logprobs(decoder, bank, pairs[part], settings, pad)  # [adapters, pairs, 2]
         chosen, rejected = logprobs.unbind(-1)
         ratios = logprobs - reference[:, part]
@@ -236,12 +182,33 @@ def backward(
     return measured
 
 
+def _measure(
+    decoder: Decoder,
+    bank: Bank,
+    pairs: Sequence[TokenizedPair],
+    reference: Tensor,
+    settings: DpoSettings,
+    pad: int,
+    micro_batch: int,
+) -> Tensor:
+    """``backward`` from no gradients on, whatever an attempt that failed has left of them."""
+    for _, leaf in bank.tensors():
+        leaf.grad = None
+    return backward(decoder, bank, pairs, reference, replace(settings, micro_batch=micro_batch), pad)
+
+
 def _pair_logprobs(
-    decoder: Decoder, bank: Bank, pairs: Sequence[TokenizedPair], settings: DpoSettings, pad: int
+    decoder: Decoder,
+    bank: Bank,
+    pairs: Sequence[TokenizedPair],
+    settings: DpoSettings,
+    pad: int,
 ) -> Tensor:
     packed = pack([(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], pad).to(decoder.device)
     lora = bank.lora([adapter.name for adapter in bank.adapters for _ in pairs])
-    return completion_logprobs(decoder, lora, packed, len(bank.adapters), settings.dtype).sum(-1)
+    return completion_logprobs(
+        decoder, lora, packed, len(bank.adapters), settings.dtype, settings.checkpointing
+    ).sum(-1)
 
 
 def _reference(
@@ -251,33 +218,35 @@ def _reference(
     batches: Sequence[Sequence[int]],
     settings: DpoSettings,
     pad: int,
-) -> Tensor:
-    """In the very micro-batches of the first epoch, so that before any update all ratios are 0."""
+    on_shrink: OnShrink | None,
+) -> tuple[Tensor, int]:
+    """In the very micro-batches of the first epoch, so that before any update all ratios are 0.
+
+    Returns:
+        float32 [adapters, pairs, 2], and the micro-batch that fitted.
+    """
     reference = torch.zeros(len(bank.adapters), len(pairs), 2, device=decoder.device)
+
+    def fill(batch: Sequence[int], micro_batch: int) -> None:
+        for part in slices(len(batch), micro_batch):
+            members = batch[part]
+            reference[:, members] = _pair_logprobs(
+                decoder, bank, [pairs[index] for index in members], settings, pad
+            )
+
+    micro = settings.micro_batch
     with torch.no_grad():
         for batch in batches:
-            for part in _slices(len(batch), settings.micro_batch):
-                members = batch[part]
-                reference[:, members] = _pair_logprobs(
-                    decoder, bank, [pairs[index] for index in members], settings, pad
-                )
+            _, micro = shrink_to_fit(
+                partial(fill, batch), micro, phase="training", advice=_ADVICE, on_shrink=on_shrink
+            )
     for adapter, values in zip(bank.adapters, reference, strict=True):
         if not values.isfinite().all():
             raise SpartaError(
                 f"training: adapter {adapter.name!r}, before step 0: it gives NaN or infinite "
                 "log-probabilities; get a sound copy of it"
             )
-    return reference
-
-
-def _batches(count: int, size: int, seed: int, iteration: int, epoch: int) -> list[list[int]]:
-    order = list(range(count))
-    generator(seed, "dpo", iteration, epoch).shuffle(order)
-    return [order[part] for part in _slices(count, size)]
-
-
-def _slices(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, count, size))
+    return reference, micro
 
 
 def _events(
@@ -306,14 +275,4 @@ def _events(
             rejected_length=rejected_length,
             gradient_norm=norm,
             learning_rate=learning_rate,
-        )
-
-
-def _check(state: DpoState, bank: Bank, pairs: int) -> None:
-    shapes = {name: tensor.shape for name, tensor in bank.tensors()}
-    if state.reference.shape != (len(bank.adapters), pairs, 2) or shapes != {
-        name: tensor.shape for name, tensor in state.weights.items()
-    }:
-        raise SpartaError(
-            "training: the saved state belongs to other adapters or pairs; delete it to begin the phase anew"
         )

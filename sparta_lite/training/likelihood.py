@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparta_lite.engine.attention import masked
 from sparta_lite.engine.model import Decoder, Lora
-from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.training.packing import Packed
 
 Precision = Literal["fp32", "bf16"]
@@ -18,7 +18,12 @@ Precision = Literal["fp32", "bf16"]
 
 
 def completion_logprobs(
-    decoder: Decoder, lora: Lora | None, packed: Packed, copies: int, dtype: Precision
+    decoder: Decoder,
+    lora: Lora | None,
+    packed: Packed,
+    copies: int,
+    dtype: Precision,
+    checkpoint: bool = False,
 ) -> Tensor:
     """Log-probability of every token of every completion.
 
@@ -28,6 +33,7 @@ def completion_logprobs(
         packed: on the decoder's device.
         copies: how many adapters read the same rows.
         dtype: see ``Precision``; the head and everything after it are not affected.
+        checkpoint: see ``Decoder.hidden``.
 
     Returns:
         float32 [copies, rows, completions, longest], 0 beyond a completion's end.
@@ -35,16 +41,19 @@ def completion_logprobs(
     mask = packed.mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
 
     def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return masked(q, k, v, mask)
 
     with _autocast(decoder.device, dtype):
         hidden = decoder.hidden(
-            packed.ids.repeat(copies, 1), packed.positions.repeat(copies, 1), attend, lora
+            packed.ids.repeat(copies, 1),
+            packed.positions.repeat(copies, 1),
+            attend,
+            lora,
+            checkpoint=checkpoint,
         )
     hidden = hidden.view(copies, -1, hidden.shape[-1])  # [copies, rows * length, hidden]
     states = hidden.index_select(1, packed.sources).flatten(0, 1)  # [copies * tokens, hidden]
-    head = decoder.head
-    logprobs = token_logprobs(states.to(head.dtype), head, packed.targets.repeat(copies))
+    logprobs = decoder.logprobs(states, packed.targets.repeat(copies))
     return F.pad(logprobs.view(copies, -1), (0, 1))[:, packed.cells]
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.errors import SpartaError
+
+Kind = Literal["adamw", "adamw-8bit"]
+"""``adamw-8bit`` keeps its moments in 8 bits with a scale per 256 elements (Dettmers et al. 2022)."""
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def cosine(step: int, steps: int, warmup: float) -> float:
@@ -40,7 +47,8 @@ class Optimizer:
     """AdamW over the stacked tensors of a bank, made for one phase of ``steps`` updates.
 
     Adapters share the calls and nothing else: AdamW works element by element, and norms are taken
-    adapter by adapter. Betas are .9 and .999, epsilon 1e-8.
+    adapter by adapter. In 8 bits that holds where an adapter's tensors divide by 256 elements, as those
+    of real models do.
     """
 
     def __init__(
@@ -52,21 +60,25 @@ class Optimizer:
         weight_decay: float,
         warmup: float,
         max_grad_norm: float,
+        kind: Kind = "adamw",
     ) -> None:
-        """``bank``: from ``trainable``."""
+        """``bank``: from ``trainable``.
+
+        Raises:
+            SpartaError: 8 bits need bitsandbytes, and it cannot be imported.
+        """
         self._bank = bank
         self._steps = steps
         self._peak = learning_rate
         self._warmup = warmup
         self._max_norm = max_grad_norm
         self._tensors = dict(bank.tensors())
-        self._adamw = torch.optim.AdamW(
+        self._adamw = _adamw(
+            kind,
             list(self._tensors.values()),
+            len(bank.adapters),
             lr=learning_rate,
-            betas=(0.9, 0.999),
-            eps=1e-8,
             weight_decay=weight_decay,
-            fused=True,
         )
 
     def learning_rate(self, step: int) -> float:
@@ -112,24 +124,52 @@ class Optimizer:
         return [float(norm) for norm in norms]
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's state by name, as ``restore`` takes it back; no copies."""
+        """AdamW's state by name, as ``restore`` takes it back; no copies of tensors."""
         return {
-            f"{name}.{key}": value
+            f"{name}.{key}": value if isinstance(value, Tensor) else torch.tensor(value)
             for name, tensor in self._tensors.items()
             for key, value in self._adamw.state[tensor].items()
+            if key not in _TABLES
         }
 
     def restore(self, moments: dict[str, Tensor]) -> None:
-        for name, tensor in self._tensors.items():
-            self._adamw.state[tensor] = {
-                key: moments[f"{name}.{key}"].to(tensor.device, copy=True)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+        states: dict[str, dict[str, Any]] = {name: {} for name in self._tensors}
+        for label, value in moments.items():
+            name, _, key = label.rpartition(".")
+            states[name][key] = value.to(self._tensors[name].device, copy=True)
+        for name, state in states.items():
+            if "state1" in state:  # bitsandbytes counts in a plain number
+                state["step"] = int(state["step"])
+            if "absmax1" in state:
+                self._adamw.fill_qmap()
+                for key, table in _TABLES.items():
+                    state[key] = self._adamw.name2qmap[table].to(self._tensors[name].device)
+            self._adamw.state[self._tensors[name]] = state
 
     def _require(self, step: int, sound: Tensor, complaint: str) -> None:
         for adapter, fine in zip(self._bank.adapters, sound.tolist(), strict=True):
             if not fine:
                 raise SpartaError(f"training: adapter {adapter.name!r}, step {step}: {complaint}")
+
+
+_SMALL = 4096
+"""Tensors of fewer elements keep fp32 moments, as bitsandbytes advises."""
+_TABLES = {"qmap1": "dynamic", "qmap2": "udynamic"}
+"""What bitsandbytes' 8 bits stand for: the same constants in every state, kept in none."""
+
+
+def _adamw(kind: Kind, tensors: Sequence[Tensor], adapters: int, **settings: Any) -> Any:
+    if kind == "adamw":
+        return torch.optim.AdamW(tensors, betas=BETAS, eps=EPSILON, fused=True, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise SpartaError(
+            "training.optimizer: adamw-8bit needs bitsandbytes, which cannot be imported; install it, or "
+            "set training.optimizer to adamw"
+        ) from error
+    # What counts as small must not depend on how many adapters a stack holds.
+    return AdamW8bit(tensors, betas=BETAS, eps=EPSILON, min_8bit_size=_SMALL * adapters, **settings)
 
 
 def _norms(tensors: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ import yaml
 def tiny_settings(base_path: Path, adapter_paths: dict[str, Path]) -> dict[str, object]:
     return {
         "base": str(base_path),
+        "quantization": "none",
         "tribe": {"adapters": {name: str(path) for name, path in adapter_paths.items()}},
         "data": {"path": "pocket"},
         "iterations": 2,

@@ -71,11 +71,15 @@ def test_every_rule_of_combat_can_be_set() -> None:
 
 
 def test_every_setting_of_dpo_can_be_set_and_has_its_default() -> None:
-    from sparta_lite.training.dpo import DpoSettings
+    from sparta_lite.training.phase import DpoSettings
 
     ours = Config().training.model_dump()
     theirs = dataclasses.asdict(DpoSettings())
-    assert {name: ours[name] for name in theirs} == theirs
+    planned = {"micro_batch", "adapters_at_once", "checkpointing"}  # null until the plan says
+    assert {name: ours[name] for name in theirs.keys() - planned} == {
+        name: theirs[name] for name in theirs.keys() - planned
+    }
+    assert all(ours[name] is None for name in planned)
 
 
 def test_without_a_file_the_pocket_preset_lies_over_the_defaults() -> None:
@@ -115,6 +119,7 @@ def test_paths_are_relative_to_the_file_that_names_them(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    (tmp_path / "x" / "a").mkdir(parents=True)
     adapters = "{a: x/a, b: ../b, c: /abs/c}"
     path = written(f"base: model\ntribe: {{adapters: {adapters}}}\ndata: {{path: d.json#train, column: q}}\n")
     config = load_config(path)
@@ -126,6 +131,14 @@ def test_paths_are_relative_to_the_file_that_names_them(
         "c": "/abs/c",
     }
     assert load_config(path, ["base=./pocket"]).base == str(elsewhere / "pocket")
+
+
+def test_presets_and_hub_ids_are_no_paths(written: Any, tmp_path: Path) -> None:
+    for preset in ("tulu-10", "fresh-4", "pocket"):
+        assert load_config(written(f"tribe: {{adapters: {preset}}}\n")).tribe.adapters == preset
+    path = written("base: Qwen/Qwen2.5-7B-Instruct\ntribe: {adapters: {a: x/a, b: me/b, c: ./me/b}}\n")
+    assert load_config(path).base == "Qwen/Qwen2.5-7B-Instruct"
+    assert load_config(path).tribe.adapters == {"a": "x/a", "b": "me/b", "c": str(tmp_path / "me" / "b")}
 
 
 def test_a_section_whose_keys_are_commented_out_is_as_if_absent(written: Any) -> None:
@@ -178,7 +191,7 @@ def test_all_errors_of_a_file_stand_in_one_line_with_the_nearest_names(written: 
     assert message.startswith(f"{path}: ")
     for clause in (
         "iteration is unknown; did you mean iterations?",
-        "alpha is unknown; did you mean matchmaking.alpha?",
+        "alpha is unknown; did you mean tribe.alpha or matchmaking.alpha?",
         "judge.round is unknown; did you mean judge.rounds?",
         "seed is 'x'; it should be a valid integer",
         "base is 5; it should be a valid string",
@@ -202,7 +215,10 @@ def test_all_errors_of_a_file_stand_in_one_line_with_the_nearest_names(written: 
         ("tribe: {size: 2}", "tribe.size is 2; it should be greater than or equal to 3"),
         ("tribe: {adapters: {a: x, b: y}}", "tribe.adapters names 2; two fight and at least one judges"),
         ("tribe: {adapters: {a: x, b: y, ../c: z}}", "tribe.adapters: '../c' cannot name a directory"),
-        ("tribe: {adapters: 3}", "tribe.adapters is 3; give 'pocket', a directory, or a mapping"),
+        (
+            "tribe: {adapters: 3}",
+            "tribe.adapters is 3; give 'pocket', 'tulu-10', 'fresh-N', a directory, or a mapping",
+        ),
         ("base: elsewhere", "tribe.adapters: the pocket adapters fit the pocket base alone"),
         ("data: {path: x.json}", "a file needs exactly one of data.column and data.template"),
         ("data: {path: x.json, column: a, template: '{a}'}", "a file needs exactly one of"),

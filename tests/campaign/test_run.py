@@ -182,7 +182,7 @@ def test_a_refused_resume_leaves_a_finished_run_finished(tiny_config: Path, fini
 def test_a_record_of_another_form_is_not_resumed(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
     (tmp_path / "run.json").write_text('{"format": 0}')
-    with pytest.raises(SpartaError, match="not of this version's form, 1"):
+    with pytest.raises(SpartaError, match="not of this version's form, 2"):
         run(load_config(tiny_config), tmp_path, True, ignore)
 
 

@@ -1,4 +1,4 @@
-"""``sparta-lite forge pocket``: what it hands to the forge, and what it leaves alone."""
+"""``sparta-lite forge``: what it hands to the forges, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sparta_lite.campaign.forging import ForgePlan
 from sparta_lite.commands.app import app
+from sparta_lite.data.conversations import Columns
+from sparta_lite.training.sft import SftSettings
 
 
 @pytest.fixture
@@ -42,3 +45,59 @@ def test_nothing_that_exists_is_replaced(calls: list[tuple[Path, int]], tmp_path
         "error: tribe: exists already; give --out a directory that does not\n",
     )
     assert calls == []
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ForgePlan, Path]]:
+    seen: list[tuple[ForgePlan, Path]] = []
+
+    def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None]) -> None:
+        seen.append((plan, out))
+        say("forged")
+
+    monkeypatch.setattr("sparta_lite.campaign.forging.forge_tribe", forge_tribe)
+    return seen
+
+
+def test_base_data_and_column_are_enough(plans: list[tuple[ForgePlan, Path]]) -> None:
+    result = CliRunner().invoke(app, ["forge", "--base", "B", "--data", "x/rows.jsonl", "--by", "kind"])
+    assert (result.exit_code, result.stdout) == (0, "forged\n")
+    plan = ForgePlan("B", "x/rows.jsonl", "kind", Columns(), None, None, "nf4", 0, SftSettings())
+    assert plans == [(plan, Path("forged/rows"))]
+
+
+def test_every_option_reaches_the_forge(plans: list[tuple[ForgePlan, Path]]) -> None:
+    order = (
+        "forge --base B --data D --by kind --template {a}:{b} --response c --split train --rows 9 --out O "
+        "--rank 4 --alpha 8 --epochs 3 --lr 1e-3 --batch 2 --micro-batch 4 --max-length 99 "
+        "--quantization none --seed 5"
+    )
+    assert CliRunner().invoke(app, order.split()).exit_code == 0
+    settings = SftSettings(4, 8.0, 3, 1e-3, SftSettings.warmup, 2, 2, 99)
+    plan = ForgePlan("B", "D", "kind", Columns("{a}:{b}", "c"), "train", 9, "none", 5, settings)
+    assert plans == [(plan, Path("O"))]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--base", "B"], "give both --base and --data, and --by for the column that parts it"),
+        (["--base", "B", "--data", "D", "--column", "a", "--template", "{b}"], "choose one"),
+        (["--base", "B", "--data", "D", "--quantization", "int8"], "it should be 'nf4' or 'none'"),
+        (["--base", "B", "--data", "D", "--lr", "0"], "--lr and --alpha must be above 0"),
+    ],
+)
+def test_incomplete_orders_are_refused(
+    plans: list[tuple[ForgePlan, Path]], args: list[str], reason: str
+) -> None:
+    result = CliRunner().invoke(app, ["forge", *args])
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert plans == []
+
+
+def test_without_anything_it_explains_itself() -> None:
+    result = CliRunner().invoke(app, ["forge"])
+    assert result.exit_code == 0
+    assert "pocket" in result.stdout
+    assert "--by" in result.stdout

@@ -56,21 +56,26 @@ ROWS = [{"q": "one?", "a": "1"}, {"q": "two?", "a": "2"}]
         ("by-id.json", {"17": ROWS[0], "4": ROWS[1]}),
         ("split-by-id.json", {"train": {"17": ROWS[0], "4": ROWS[1]}}),
         ("SHOUTED.JSON", ROWS),
+        ("table.csv", b"a,q\n1,one?\n2,two?\n"),
+        ("table.tsv", b"\xef\xbb\xbfq\ta\r\none?\t1\r\ntwo?\t2\r\n"),
     ],
 )
 def test_every_form_gives_its_texts_in_order(saved: Any, name: str, content: Any) -> None:
     loaded = load_instructions(saved(name, content), "q", None)
     assert loaded.texts == ("one?", "two?")
-    assert loaded.duplicates == 0
+    assert loaded.duplicates == ()
+    assert loaded.skipped == ()
 
 
 @pytest.mark.parametrize("rows", [ROWS, {"x": ROWS[0], "y": ROWS[1]}])
 def test_one_of_several_splits_is_named_behind_a_hash(saved: Any, rows: Any) -> None:
     path = saved("data.json", {"train": rows, "test": [{"q": "three?"}]})
     assert load_instructions(f"{path}#test", "q", None).texts == ("three?",)
-    assert load_instructions(f"{path}#train", "q", None).texts == ("one?", "two?")
-    assert "set data.path to one of data.json#train, data.json#test" in refusal(path)
+    assert load_instructions(path, "q", None, split="test").texts == ("three?",)
+    assert load_instructions(path, "q", None).texts == ("one?", "two?")
     assert "has no split 'dev'; it has: train, test" in refusal(f"{path}#dev")
+    path = saved("other.json", {"easy": rows, "hard": [{"q": "three?"}]})
+    assert "has 2 splits; choose one of easy, hard" in refusal(path)
 
 
 def test_a_hash_in_a_files_own_name_is_no_split(saved: Any) -> None:
@@ -92,7 +97,33 @@ def test_duplicates_are_left_out_and_counted(saved: Any) -> None:
     path = saved("data.json", [{"q": text} for text in ("b", "a", "b", "b", "a ")])
     loaded = load_instructions(path, "q", None)
     assert loaded.texts == ("b", "a", "a ")
-    assert loaded.duplicates == 2
+    assert loaded.duplicates == ("row 3", "row 4")
+    assert list(loaded.notices("data.json")) == ["data.json: 2 duplicate rows were left out: row 3, row 4"]
+
+
+def test_bad_rows_among_good_ones_are_skipped_and_named(saved: Any) -> None:
+    bad = [{"q": 7}, {"q": None}, {"q": " \n"}, {"a": "x"}, "text", {"q": "\ud800"}]
+    good = [{"q": f"{number}?"} for number in range(6)]
+    loaded = load_instructions(saved("data.json", [*good, *bad]), "q", None)
+    assert loaded.texts == tuple(row["q"] for row in good)
+    assert loaded.skipped == (
+        "row 7 holds a number in column 'q', no text",
+        "row 8 holds null in column 'q', no text",
+        "row 9 is blank",
+        "row 10 has no column 'q'",
+        "row 11 is a text, no object with named columns",
+        "row 12 holds half of a surrogate pair",
+    )
+    (notice,) = loaded.notices("data.json")
+    assert notice.startswith("data.json: 6 rows were skipped: row 7 holds a number")
+    assert notice.endswith("no object with named columns and 1 more")
+
+
+def test_more_than_half_bad_rows_are_refused(saved: Any) -> None:
+    good, bad = [{"q": "one?"}], [{"q": ""}]
+    assert load_instructions(saved("half.json", good + bad), "q", None).skipped == ("row 2 is blank",)
+    message = refusal(saved("most.json", good + bad + bad))
+    assert "2 of 3 rows cannot be used: row 2 is blank, row 3 is blank; mend or remove them" in message
 
 
 # --- faults
@@ -105,23 +136,29 @@ def test_duplicates_are_left_out_and_counted(saved: Any) -> None:
         ("blank.jsonl", b" \n\n", "is empty"),
         ("no-rows.json", [], "holds no instructions"),
         ("no-rows-in-split.json", {"train": []}, "holds no instructions"),
-        ("table.csv", b"q\none?\n", "is neither .json nor .jsonl"),
+        ("table.xlsx", b"q\none?\n", "is none of .json, .jsonl, .ndjson, .csv, .tsv, .parquet"),
         ("cut.json", b'[{"q": "one?"},\n {"q"', "line 2: not valid JSON"),
         ("cut.jsonl", lines(ROWS[0]) + b'{"q": "tw', "row 2: not valid JSON"),
         ("mixed.json", lines(ROWS[0]) + b"x\n", "row 2: not valid JSON"),
-        ("latin.json", '[{"q": "é"}]'.encode("latin-1"), "is not UTF-8 (byte 8)"),
+        ("latin.json", '[{"q": "é"}]'.encode("latin-1"), "line 1: is not UTF-8 (byte 8)"),
         ("one-row.json", ROWS[0], "holds an object; give a list of objects"),
         ("text.json", "one?", "holds a text; give a list of objects"),
-        ("strings.json", ["one?"], "row 1: is a text; give an object"),
-        ("missing.jsonl", lines(ROWS[0], {"a": "2"}), "row 2: has no column 'q'; Its columns: a"),
+        ("latin.csv", "q\none?\nzwölf?\n".encode("latin-1"), "line 3: is not UTF-8 (byte 9)"),
+        ("strings.json", ["one?"], "row 1 is a text, no object"),
+        ("missing.jsonl", lines({"a": "1"}, {"a": "2"}), "has no column 'q'; Its columns: a"),
         ("near.json", [{"qq": "x"}], "did you mean 'qq'?"),
-        ("number.json", [ROWS[0], {"q": 7}], "row 2: column 'q' holds a number; it must be text"),
-        ("null.json", [{"q": None}], "row 1: column 'q' holds null"),
-        ("list.json", [{"q": ["x"]}], "row 1: column 'q' holds a list"),
-        ("true.json", [{"q": True}], "row 1: column 'q' holds true or false"),
-        ("blank.json", [ROWS[0], ROWS[1], {"q": " \n"}], "row 3: the instruction is blank"),
-        ("by-id.json", {"17": ROWS[0], "4": {"q": ""}}, "row '4': the instruction is blank"),
-        ("surrogate.json", b'[{"q": "\\ud800"}]', "row 1: the instruction holds half of a surrogate pair"),
+        ("number.json", [{"q": 7}], "row 1 holds a number in column 'q'"),
+        ("null.json", [{"q": None}], "row 1 holds null in column 'q'"),
+        ("list.json", [{"q": ["x"]}], "row 1 holds a list in column 'q'"),
+        ("true.json", [{"q": True}], "row 1 holds true or false in column 'q'"),
+        ("blank.json", [{"q": " \n"}], "row 1 is blank"),
+        ("by-id.json", {"4": {"q": ""}}, "row '4' is blank"),
+        ("surrogate.json", b'[{"q": "\\ud800"}]', "row 1 holds half of a surrogate pair"),
+        ("header.csv", b"q,a\n", "holds no instructions"),
+        ("ragged.csv", b"q,a\none?,1\ntwo?, or three?,2\n", "row 2 (line 3): has other columns"),
+        ("short.csv", b"q,a\none?\n", "row 1 (line 2): has other columns"),
+        ("quote.csv", b'q,a\n"one?,1\n', "not valid CSV"),
+        ("junk.parquet", b"junk", "is no Parquet file that can be read"),
         ("wide.json", b'[{"q": ' + b"1" * 5000 + b"}]", "not valid JSON"),
         ("wide.jsonl", b'{"q": ' + b"1" * 5000 + b"}\n", "row 1: not valid JSON"),
         ("deep.json", b"[" * 200_000, "is nested too deeply"),
@@ -141,7 +178,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_json_lines_have_no_splits(saved: Any) -> None:
-    assert "JSON lines have no splits; remove #train" in refusal(saved("d.jsonl", lines(*ROWS)) + "#train")
+    assert "has no splits; leave 'train' out" in refusal(saved("d.jsonl", lines(*ROWS)) + "#train")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +187,7 @@ def test_json_lines_have_no_splits(saved: Any) -> None:
         ("{q", "write columns as"),
         ("}", "write columns as"),
         ("Solve it.", "names no column"),
-        ("{q} {x}", "row 1: has no column 'x'"),
+        ("{q} {x}", "has no column 'x'"),
         ("{}", "names no column"),
     ],
 )

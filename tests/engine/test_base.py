@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -24,24 +23,15 @@ from transformers import (
     Qwen3Config,
 )
 
+from sparta_lite.engine.attention import causal
 from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.model import FusedDecoder
 from sparta_lite.errors import SpartaError
+
+from .models import SIZES, save_model
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
-SIZES: dict[str, Any] = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,
-    "eos_token_id": 3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -66,21 +56,6 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-def save_model(config: PreTrainedConfig, path: Path, tokenizer_from: Path) -> Path:
-    """A model with random weights; its norms and biases are random too, so that none is invisible."""
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config)
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
-    model.save_pretrained(path)
-    for file in tokenizer_from.glob("*"):
-        if "token" in file.name or file.suffix == ".jinja":
-            shutil.copy(file, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def models(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
@@ -88,10 +63,6 @@ def models(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         name: save_model(config, root / str(number), base_path)
         for number, (name, config) in enumerate(CONFIGS.items())
     }
-
-
-def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -116,17 +87,20 @@ def memory(tensors: list[Tensor]) -> dict[int, int]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_weights_exist_once(models: dict[str, Path], name: str) -> None:
     base = load_base(models[name], CPU)
+    assert isinstance(base.decoder, FusedDecoder)
     decoder, ours = base.decoder, [base.decoder.embedding, base.decoder.head, base.decoder.norm]
     for number, layer in enumerate(decoder.layers):
         ours += [layer.attention_norm, layer.mlp_norm]
         ours += [norm for norm in (layer.q_norm, layer.k_norm) if norm is not None]
         for site in layer.sites.values():
-            ours += [site.weight] if site.bias is None else [site.weight, site.bias]
+            whole = site.whole
+            assert whole is not None
+            ours += [whole.weight] if whole.bias is None else [whole.weight, whole.bias]
             start = 0
             for module, width in zip(site.names, site.widths, strict=True):
                 linear = base.model.model.layers[number].get_submodule(module)
-                assert linear.weight.data_ptr() == site.weight[start].data_ptr()
-                assert linear.weight.shape == (width, site.weight.shape[1])
+                assert linear.weight.data_ptr() == whole.weight[start].data_ptr()
+                assert linear.weight.shape == (width, site.inputs) == (width, whole.weight.shape[1])
                 start += width
     theirs = list(base.model.parameters())
     assert memory(ours) == memory(theirs)
@@ -187,7 +161,7 @@ def more_tokens(path: Path) -> None:
 
 UP = "model.layers.1.mlp.up_proj.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no directory": (shutil.rmtree, "is not a model directory"),
+    "no directory": (shutil.rmtree, "neither a directory nor the id of a hub repository"),
     "no configuration": (lambda path: (path / "config.json").unlink(), "is not a model directory"),
     "broken configuration": (lambda path: (path / "config.json").write_text("{"), "cannot be loaded"),
     "nonsense in the configuration": (edit("config.json", hidden_size="wide"), "cannot be loaded"),
@@ -217,7 +191,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         edit("config.json", use_sliding_window=True, layer_types=["sliding_attention"] * 2, sliding_window=8),
         "sliding-window attention is not supported",
     ),
-    "another activation": (edit("config.json", hidden_act="gelu"), "'gelu' is not supported"),
+    "quantised in another way": (
+        edit("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
+        r"quantised in a way that is not supported \(gptq\)",
+    ),
     "positions that depend on the length": (
         edit("config.json", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
         "'dynamic' are not supported",
@@ -253,7 +230,7 @@ def test_a_sliding_window_wider_than_the_context_is_none(base_path: Path, tmp_pa
 def test_another_architecture_is_refused(base_path: Path, tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=64, eos_token_id=3)
     path = save_model(config, tmp_path, base_path)
-    with pytest.raises(SpartaError, match="no support for 'gpt2'; use one of qwen2, qwen3, llama, mistral"):
+    with pytest.raises(SpartaError, match=r"'gpt2' has no `model\.layers`"):
         load_base(path, CPU)
 
 

@@ -89,9 +89,11 @@ def plain() -> PreTrainedTokenizerFast:
     return trained(TURNS)
 
 
-def templated(tokenizer: Any, *turns: tuple[str, str]) -> tuple[int, ...]:
+def templated(tokenizer: Any, *turns: tuple[str, str], thinking: bool = False) -> tuple[int, ...]:
     messages = [{"role": role, "content": content} for role, content in turns]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False, enable_thinking=thinking
+    )
     return tuple(ids)
 
 
@@ -116,6 +118,18 @@ def test_a_judge_reads_question_answer_and_request_as_turns(tokenizer: Any, syst
     assert prompt is not None
     assert prompt.ids == templated(tokenizer, *head, *turns)
     assert prompt.cut == 0
+
+
+def test_a_fighter_may_think_where_it_is_asked_for_and_a_judge_never() -> None:
+    tokenizer = trained(THINKING)
+    asked, plainly = (
+        Chat(tokenizer, None, "turns", REQUESTS["turns"], thinking=thinking) for thinking in (True, False)
+    )
+    assert asked.question(QUESTION, 500).ids == templated(tokenizer, ("user", QUESTION), thinking=True)
+    assert asked.question(QUESTION, 500) != plainly.question(QUESTION, 500)
+    assert "</think>" in tokenizer.decode(plainly.question(QUESTION, 500).ids)
+    answer = plainly.text(ANSWER)
+    assert asked.judge(QUESTION, answer, 500) == plainly.judge(QUESTION, answer, 500)
 
 
 def test_a_judge_reads_one_message_that_quotes_both(tokenizer: Any) -> None:

@@ -14,13 +14,15 @@ import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Phi3Config, PhiConfig, PreTrainedConfig
 
 from sparta_lite.engine.bank import Bank
-from sparta_lite.engine.base import Base
-from sparta_lite.engine.peft_io import load_bank, read_adapter, write_adapter
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.peft_io import load_bank, new_adapter, read_adapter, write_adapter
 from sparta_lite.engine.score import Continuation, log_probabilities
 from sparta_lite.errors import SpartaError
+
+from .models import SIZES, save_model
 
 IDS = (72, 101, 108, 108, 111, 256, 10, 33, 7, 200, 32, 65)
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -296,3 +298,53 @@ def test_an_adapter_of_another_base_is_refused(
         alter(change)(path)
         with pytest.raises(SpartaError, match=reason):
             load_bank(base.decoder, [read_adapter("ada", path)])
+
+
+OTHERS: dict[str, PreTrainedConfig] = {
+    "dense, fc1": PhiConfig(**SIZES, partial_rotary_factor=0.5, tie_word_embeddings=False),
+    "qkv_proj, gate_up_proj": Phi3Config(**SIZES, sliding_window=None, tie_word_embeddings=False),
+}
+
+
+@pytest.mark.parametrize("names", [None, *OTHERS])
+def test_a_new_adapter_is_what_peft_would_start_with(
+    base_path: Path, tmp_path: Path, names: str | None
+) -> None:
+    path = base_path if names is None else save_model(OTHERS[names], tmp_path / "base", base_path)
+    base = load_base(path, torch.device("cpu"))
+    bank = load_bank(base.decoder, [file := new_adapter("one", base.decoder, 8, 12.0, 0, base.name)])
+    assert torch.equal(our_logprobs(base, bank, "one"), our_logprobs(base, bank, None))
+    write_adapter(tmp_path / "one", bank, "one", file.config)
+    ours = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(path), tmp_path / "one")
+    theirs = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(path),
+        LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=12, target_modules="all-linear"),
+    )
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert state.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert state[name].shape == weight.shape
+        if "lora_B" in name:
+            assert not state[name].any()
+            assert not weight.any()
+        if "lora_A" in name:
+            bound = weight.shape[1] ** -0.5
+            assert state[name].abs().max() <= bound
+            # A uniform spread, to six deviations of its estimate from so many numbers (4/45 of bound^4 / n).
+            spread = 6 * bound**2 * (4 / 45 / weight.numel()) ** 0.5
+            assert abs(float(state[name].double().square().mean()) - bound**2 / 3) < spread
+            assert abs(float(weight.double().square().mean()) - bound**2 / 3) < spread
+    settings = [model.peft_config["default"] for model in (ours, theirs)]
+    assert [(each.r, each.lora_alpha, each.use_rslora) for each in settings] == [(8, 12, False)] * 2
+
+
+def test_new_adapters_of_one_tribe_have_nothing_in_common(base: Base) -> None:
+    def numbers(name: str, seed: int) -> Tensor:
+        weights = new_adapter(name, base.decoder, 8, 16.0, seed, base.name).weights
+        return torch.cat([a.flatten() for a, _ in weights.values()])
+
+    ada = numbers("ada", 0)
+    assert len(ada.unique()) > 0.99 * len(ada)  # neither modules nor rows repeat each other
+    assert torch.equal(ada, numbers("ada", 0))
+    for other in (numbers("ben", 0), numbers("ada", 1)):
+        assert torch.corrcoef(torch.stack([ada, other]))[0, 1].abs() < 0.05

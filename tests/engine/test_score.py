@@ -263,7 +263,9 @@ def test_rounds_that_do_not_parse_are_left_out(
     }
     asked: list[Prompt] = []
 
-    def replies(base: Base, bank: Bank, prompts: Sequence[Prompt], *_: object) -> list[Response]:
+    def replies(
+        base: Base, bank: Bank, prompts: Sequence[Prompt], *_: object, **__: object
+    ) -> list[Response]:
         asked.extend(prompts)
         rounds = {name: iter(each) for name, each in texts.items()}
         return [Response((), next(rounds[prompt.adapter or ""]), "end-of-turn") for prompt in prompts]

@@ -45,13 +45,22 @@ def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
     seen = []
     linear = torch.nn.functional.linear
 
-    def watched(x: Tensor, weight: Tensor) -> Tensor:
+    def watched(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         seen.append(len(x))
-        return linear(x, weight)
+        return linear(x, weight, bias)
 
     monkeypatch.setattr(torch.nn.functional, "linear", watched)
     token_logprobs(hidden, head, targets, 4).sum().backward()
     assert seen == [4, 4, 2]
+
+
+def test_a_bias_of_the_head_counts_in_value_and_gradient() -> None:
+    hidden, head, targets = problem(7, torch.float64)
+    bias = torch.linspace(-2, 2, len(head), dtype=torch.float64)
+    result = token_logprobs(hidden, head, targets, 3, bias)
+    expected = torch.nn.functional.linear(hidden, head, bias).log_softmax(-1)[range(7), targets]
+    torch.testing.assert_close(result, expected)
+    assert torch.autograd.gradcheck(lambda each: token_logprobs(each, head, targets, 3, bias), hidden)
 
 
 def test_large_logits_stay_finite() -> None:

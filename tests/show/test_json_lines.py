@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sparta_lite.campaign.events import DuelDecided, Event, Warned, from_row, to_row
+from sparta_lite.campaign.events import DuelDecided, Event, Scored, Warned, from_row, to_row
 from sparta_lite.errors import SpartaError
 from sparta_lite.show.json_lines import JsonView
 
@@ -17,7 +17,8 @@ def test_every_event_comes_back_from_json_as_it_was(recording: Recording) -> Non
     undecided = DuelDecided(
         3, 7, "東\ud800\n", ("a", "b"), ("\x1b[2J", ""), {"c": (None, 2.5), "d": (None, None)}, None, None
     )
-    events = [*recording(iterations=1), undecided, Warned("odd")]
+    scored = Scored(1, {"a": 7.25, "b": None}, None, "com2", {"a": 0, "b": 3})
+    events = [*recording(iterations=1), undecided, scored, Warned("odd")]
     assert {type(event).__name__ for event in events} >= {"StandingsChanged", "TrainingStep", "RunFinished"}
 
     for event in events:

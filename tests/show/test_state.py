@@ -12,6 +12,7 @@ from sparta_lite.campaign.events import (
     PhaseStarted,
     RunFinished,
     RunStarted,
+    Scored,
     StandingsChanged,
     TrainingStep,
     Warned,
@@ -157,6 +158,17 @@ def test_held_out_accuracy_has_mean_best_worst_and_best_init() -> None:
         HeldOut(0, pytest.approx(0.4), 0.5, 0.3, "a", "c", 0.2),
         HeldOut(1, pytest.approx(0.5), 0.7, 0.3, "b", "c", 0.2),
     )
+
+
+def test_only_the_first_task_is_charted() -> None:
+    now = board(
+        started(),
+        Evaluated(0, {"a": 0.5, "b": 0.4, "c": 0.3}, 0.2, "gsm8k"),
+        Evaluated(0, {"a": 0.9, "b": 0.9, "c": 0.9}, 0.9, "medqa"),
+        Scored(0, {"a": 7.5, "b": 7.0, "c": None}, 6.0, "com2", {"c": 3}),
+    )
+
+    assert now.held_out() == (HeldOut(0, pytest.approx(0.4), 0.5, 0.3, "a", "c", 0.2),)
 
 
 def test_the_leaderboard_is_ordered_by_reputation_with_changes_since_the_start() -> None:

@@ -15,7 +15,9 @@ from sparta_lite.campaign.events import (
     Event,
     PhaseProgress,
     PhaseStarted,
+    Planned,
     RunStarted,
+    Scored,
     StandingsChanged,
     Warned,
 )
@@ -213,3 +215,32 @@ def test_plain_lines_survive_a_stream_that_cannot_say_everything(recording: Reco
         for event in [*recording(), Warned("東京 \ud800")]:
             view(event)
     assert b"held-out accuracy" in raw.getvalue()
+
+
+def test_further_tasks_are_plain_lines(recording: Recording) -> None:
+    stream = io.StringIO()
+    with PlainView(stream) as view:
+        for event in (
+            *recording(iterations=1)[:1],
+            PhaseStarted(0, "evaluate", 9),
+            Evaluated(0, {"a": 0.5, "b": 0.25}, 0.125, "gsm8k", {"a": 1, "b": 0}),
+            Evaluated(0, {"a": 0.25, "b": 0.75}, 0.5, "med\x1b[2Jqa", {"a": 1, "b": 2}),
+            Scored(0, {"a": 7.5, "b": None}, None, "com2", {"a": 0, "b": 4}),
+        ):
+            view(event)
+
+    first, second, third = (line for line in stream.getvalue().splitlines() if line.startswith("[0/"))
+    assert "held-out  mean 0.375, best 0.500 a, worst 0.250 b" in first
+    assert second.endswith("medqa  mean 0.500, best 0.750 b, bare base 0.500; 3 answers unparsed")
+    assert third.endswith("com2  mean 7.500, best 7.500 a, bare base –; 4 answers not judged")
+
+
+def test_the_plan_is_said_by_both_views(recording: Recording) -> None:
+    plan = Planned(("plan: 7 of 8 GB\x1b[2J", "plan: 64 places"), {"train": 7}, 8)
+    plain, stream = io.StringIO(), io.StringIO()
+    with PlainView(plain) as first, LiveView(terminal(stream)) as second:
+        for event in (plan, *recording(iterations=1)):
+            first(event)
+            second(event)
+    assert plain.getvalue().startswith("plan: 7 of 8 GB\nplan: 64 places\n")
+    assert "plan: 7 of 8 GB" in stream.getvalue().split(LEAVE)[1]

@@ -13,10 +13,11 @@ from torch import Tensor
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.errors import SpartaError
-from sparta_lite.training.dpo import DpoResult, DpoSettings, DpoState, DpoStep, backward, read_state, train
+from sparta_lite.training.dpo import backward, train
 from sparta_lite.training.likelihood import completion_logprobs
 from sparta_lite.training.optim import trainable
 from sparta_lite.training.packing import TokenizedPair
+from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep, read_state
 
 SETTINGS = DpoSettings(learning_rate=1e-3, batch=4, micro_batch=2)
 

@@ -20,8 +20,9 @@ from trl import DPOConfig, DPOTrainer
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.randomness import generator
-from sparta_lite.training.dpo import DpoSettings, DpoStep, train
+from sparta_lite.training.dpo import train
 from sparta_lite.training.packing import TokenizedPair
+from sparta_lite.training.phase import DpoSettings, DpoStep
 
 SEED, ITERATION = 5, 2
 LOGGED = {

@@ -1,0 +1,100 @@
+"""The model card of an exported adapter: what its run really measured, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparta_lite.campaign.finished import Finished, evaluations
+from sparta_lite.campaign.settings import POCKET
+from sparta_lite.files import read_lines
+
+_SHOWN = ("sparta-lite", "torch", "transformers", "peft")
+
+
+def model_card(finished: Finished, name: str, form: str) -> str:
+    """Markdown with the hub's YAML on top.
+
+    Args:
+        finished: the run.
+        name: the adapter.
+        form: ``peft``, ``merged`` or ``gguf-lora``.
+    """
+    config, versions = finished.config, finished.store.read_run()["versions"]
+    trained = range(finished.iteration)
+    duels = sum(len(read_lines(finished.store.duels(number))) for number in trained)
+    pairs = sum(len(read_lines(finished.store.preferences(number))) for number in trained)
+    lines = [
+        "---",
+        yaml.safe_dump(_metadata(finished, form), sort_keys=False).rstrip(),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"The adapter `{name}` of a tribe of {len(finished.tribe)}, after {finished.iteration} of "
+        f"{config.iterations} iterations of SPARTA alignment ([arXiv 2506.04721]"
+        "(https://arxiv.org/abs/2506.04721): duels, judgments by the others, DPO on all pairs), made with "
+        "sparta-lite.",
+        "",
+        "| run | |",
+        "| --- | --- |",
+        f"| base | {config.base}, {'in 4 bits (NF4)' if config.quantization == 'nf4' else 'unquantised'} |",
+        f"| tribe | {', '.join(finished.tribe)} |",
+        f"| seed | {config.seed} |",
+        f"| iterations | {finished.iteration} |",
+        f"| duels | {duels} |",
+        f"| preference pairs | {pairs} |",
+        f"| versions | {', '.join(f'{key} {versions[key]}' for key in _SHOWN)} |",
+        "",
+        "## Held-out evaluation",
+        "",
+        *_evaluation(finished, name),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metadata(finished: Finished, form: str) -> dict[str, Any]:
+    base = finished.config.base
+    known = {} if base == POCKET or Path(base).is_absolute() else {"base_model": base}
+    library = {"peft": "peft", "merged": "transformers"}.get(form)
+    return {
+        **known,
+        **({"library_name": library} if library else {}),
+        "tags": ["sparta-lite", "sparta-alignment", "dpo", *(["gguf"] if form == "gguf-lora" else ["lora"])],
+    }
+
+
+def _evaluation(finished: Finished, name: str) -> Iterator[str]:
+    measured = evaluations(finished.store)
+    first, last = measured.get(0), measured.get(finished.iteration)
+    if last is None:
+        yield f"Nothing was measured after iteration {finished.iteration}."
+        return
+    yield (
+        "Greedy answers: accuracy, or for judged tasks the mean score from 1 to 10 that the bare base gives. "
+        "Best init is the initial adapter that did best."
+    )
+    yield ""
+    yield f"| task | n | {name} before | {name} now | best init | bare base |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for index, task in enumerate(last["tasks"]):
+        before = first["tasks"][index]["accuracy"] if first else {}
+        yield (
+            f"| {task['task']} | {task['items']} | {_figure(before.get(name))} | "
+            f"{_figure(task['accuracy'][name])} | {_best(before)} | {_figure(task['base'])} |"
+        )
+
+
+def _best(values: Mapping[str, float | None]) -> str:
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return _figure(None)
+    best = max(known, key=lambda name: known[name])
+    return f"{_figure(known[best])} ({best})"
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"

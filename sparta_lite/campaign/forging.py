@@ -1,0 +1,115 @@
+"""A tribe from one data set: an adapter for every value of a column, each on the same resident base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sparta_lite.campaign.settings import POCKET
+from sparta_lite.data.conversations import TULU_V2, Columns, Subsets, read_subsets, sample
+from sparta_lite.engine.base import Base, Quantization, load_base
+from sparta_lite.engine.device import choose_device, choose_dtype
+from sparta_lite.engine.hub import local
+from sparta_lite.engine.peft_io import CONFIG_FILE, write_adapter
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import read_json, write_json
+from sparta_lite.pocket import base_path
+from sparta_lite.training.choice import choose_trainer
+from sparta_lite.training.sft import Lesson, SftSettings, tokenize, train_adapter
+from sparta_lite.training.unsloth import load_model, wrap_with_unsloth
+from sparta_lite.training.view import Wrap, wrap_with_peft
+
+_RECORD = "forge.json"
+
+
+@dataclass(frozen=True)
+class ForgePlan:
+    """What decides the adapters; it stands beside them as ``forge.json``."""
+
+    base: str
+    data: str
+    by: str | None
+    columns: Columns
+    split: str | None
+    rows: int | None
+    """The most rows of a subset; None: all."""
+    quantization: Quantization
+    seed: int
+    settings: SftSettings
+
+
+def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    """Make one adapter per subset into ``out/<subset>/``; those that are there already stay.
+
+    Raises:
+        SpartaError: the data or the base is at fault, or ``out`` holds what another plan has made.
+    """
+    _require_place(plan, out)
+    subsets = read_subsets(plan.data, plan.by, plan.columns, plan.split)
+    if plan.data == TULU_V2:
+        say("gemini_alpaca is made from the mixture's gpt4_alpaca: it has no answers by Gemini")
+    if subsets.skipped:
+        say(f"{subsets.skipped} rows were left out: no assistant says anything in them")
+    write_json(out / _RECORD, asdict(plan))
+    missing = [name for name in subsets.conversations if not (out / name / CONFIG_FILE).is_file()]
+    for name in subsets.conversations:
+        if name not in missing:
+            say(f"{name}: made already")
+    if not missing:
+        return
+    base, wrap = _load(plan)
+    lessons = {name: _lessons(base, plan, subsets, name, say) for name in missing}
+    for name in missing:
+        bank, start, result = train_adapter(
+            base, lessons[name], plan.settings, wrap=wrap, seed=plan.seed, name=name
+        )
+        write_adapter(out / name, bank, name, start.config)
+        say(
+            f"{name}: {len(lessons[name])} conversations, {result.steps} steps, loss "
+            f"{result.first_loss:.3f} to {result.last_loss:.3f}"
+        )
+
+
+def _load(plan: ForgePlan) -> tuple[Base, Wrap]:
+    """The base, once for all subsets, and what makes a PEFT model of it: Unsloth where it can."""
+    source = str(base_path()) if plan.base == POCKET else plan.base
+    device = choose_device("auto")
+    dtype, _ = choose_dtype("auto", device)
+    architecture = read_json(local(source, ("config.json",)) / "config.json").get("model_type")
+    trainer, _ = choose_trainer("auto", device, architecture, dtype)
+    if trainer == "unsloth":
+        return load_base(source, device, dtype, plan.quantization, loader=load_model), wrap_with_unsloth
+    return load_base(source, device, dtype, plan.quantization), wrap_with_peft
+
+
+def _require_place(plan: ForgePlan, out: Path) -> None:
+    record = out / _RECORD
+    if not record.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SpartaError(f"{out}: exists already; give --out a directory that does not")
+        return
+    before: dict[str, Any] = read_json(record)
+    now = asdict(plan)
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise SpartaError(
+            f"{out}: its adapters were forged with another {', '.join(changed)}; give another --out"
+        )
+
+
+def _lessons(
+    base: Base, plan: ForgePlan, subsets: Subsets, name: str, say: Callable[[str], None]
+) -> list[Lesson]:
+    conversations = sample(subsets.conversations[name], plan.rows, plan.seed, name)
+    found = [tokenize(base, conversation, plan.settings.max_length) for conversation in conversations]
+    lessons = [lesson for lesson in found if lesson is not None]
+    if not lessons:
+        raise SpartaError(
+            f"{plan.data}: in the subset {name!r} no answer begins within {plan.settings.max_length} tokens; "
+            "raise --max-length"
+        )
+    if len(lessons) < len(found):
+        say(f"{name}: {len(found) - len(lessons)} conversations were left out, their answers begin too late")
+    return lessons

@@ -1,0 +1,281 @@
+"""From the settings of a run to a memory plan, and to settings in which no size is left open."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import psutil
+import torch
+
+from sparta_lite.campaign.arena import question_limit
+from sparta_lite.campaign.events import Planned
+from sparta_lite.campaign.resident import Choices, base_source, config_file
+from sparta_lite.campaign.settings import POCKET, Config, Generation, Judge
+from sparta_lite.campaign.tribe import find_tribe
+from sparta_lite.engine.hub import local
+from sparta_lite.engine.pace import card, processor, whole
+from sparta_lite.engine.peft_io import CONFIG_FILE
+from sparta_lite.engine.plan import Machine, Plan, Trainer, Work, plan
+from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
+from sparta_lite.errors import SpartaError
+from sparta_lite.training.unsloth import ARCHITECTURES
+
+SIZES = {
+    "places": "generation.places",
+    "batch_tokens": "batch_tokens",
+    "micro_batch": "training.micro_batch",
+    "adapters_at_once": "training.adapters_at_once",
+    "checkpointing": "training.checkpointing",
+    "resident": "tribe.resident",
+}
+"""A plan's sizes and the settings that hold them."""
+
+Adapter = tuple[int, "str | Sequence[str]"]
+"""Rank and target modules."""
+Adapters = Sequence[Adapter]
+
+_UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
+_REPLY = 16  # tokens that the forced beginning of a score has at most
+_MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}  # bytes a number; in 8 bits a scale per 256
+
+
+def planned(config: Config, choices: Choices | None) -> tuple[Plan, Config]:
+    """Plan a run from the configuration files of its base and adapters; no weights are read.
+
+    Args:
+        config: null sizes in it are chosen, the others stand.
+        choices: device, dtype and trainer; None: a card that is not here, with the memory of ``vram``.
+
+    Returns:
+        The plan, and ``config`` with every size filled in.
+
+    Raises:
+        SpartaError: the run cannot fit, or what it names cannot be read.
+    """
+    directory = config_file(config).parent
+    if config.trust_remote_code:
+        directory = local(base_source(config), ("config.json", "*.py"))
+    shape = read_shape(directory, config.trust_remote_code)
+    target = _target(config, choices, shape)
+    adapters = _adapters(config)
+    made = _plan(config, shape, adapters, target)
+    if not made.fits:
+        raise SpartaError(_refusal(config, shape, adapters, target, made))
+    return made, with_sizes(config, made)
+
+
+def with_sizes(config: Config, made: Plan) -> Config:
+    """``config`` with the plan's sizes where it leaves them open."""
+    return _with(config, {SIZES[name]: size for name, size in vars(made.sizes).items()})
+
+
+def with_sizes_of(config: Config, recorded: Config) -> Config:
+    """``config`` with the sizes of a run that was started before, where it leaves them open."""
+    return _with(config, {key: _get(recorded, key) for key in SIZES.values()})
+
+
+def is_planned(config: Config) -> bool:
+    """Whether no size is open."""
+    return all(_get(config, key) is not None for key in SIZES.values())
+
+
+def summary(made: Plan) -> list[str]:
+    """A plan in two lines."""
+    largest = max(made.phases, key=lambda phase: phase.memory)
+    sizes, work = made.sizes, made.work
+    resident = min(sizes.resident, work.adapters)
+    kept = "activations computed twice" if sizes.checkpointing else "activations kept"
+    together = f"{sizes.adapters_at_once} x {sizes.micro_batch} pairs"
+    return [
+        f"plan: {made.machine.name}: {gigabytes(made.needed)} of {gigabytes(made.machine.memory)}, most in "
+        f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; estimated time: at most "
+        f"{duration(whole(made))}",
+        f"plan: {sizes.places} places, {sizes.batch_tokens:,} scoring tokens, {together} in training "
+        f"({work.trainer}, {kept}), {resident} of {work.adapters} adapters resident",
+    ]
+
+
+def announcement(made: Plan) -> Planned:
+    """The plan as the run tells it."""
+    memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
+    return Planned(tuple(summary(made)), memory, made.machine.memory)
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Such as 40 s, 12 min, 3.5 h: an estimate has no more digits."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def parse_memory(text: str) -> int:
+    """'24GB', '22.5 GiB' or '8000MB' in bytes.
+
+    Raises:
+        SpartaError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG]i?B)\s*", text, re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size <= 0:
+        raise SpartaError(f"vram is {text!r}; give a size such as 24GB (10^9 bytes each) or 24GiB (2^30)")
+    return size
+
+
+@dataclass(frozen=True)
+class _Target:
+    machine: Machine
+    number: int
+    """Bytes of one number of the base there."""
+    trainer: Trainer
+
+
+def _target(config: Config, choices: Choices | None, shape: Shape) -> _Target:
+    given = None if config.vram is None else parse_memory(config.vram)
+    if choices is None:
+        if given is None:
+            raise SpartaError("plan: a card that is not here needs its memory; give vram, such as 24GB")
+        size = 2 if config.dtype == "auto" else getattr(torch, config.dtype).itemsize
+        return _Target(card(f"a card with {config.vram}", given), size, _trainer(config, shape))
+    if choices.device.type == "cuda":
+        name = torch.cuda.get_device_name(choices.device)
+        machine = card(name, given or torch.cuda.mem_get_info(choices.device)[0])
+    else:
+        machine = processor(given or psutil.virtual_memory().available)
+    return _Target(machine, choices.dtype.itemsize, choices.trainer)
+
+
+def _trainer(config: Config, shape: Shape) -> Trainer:
+    """The trainer on a card that is not here."""
+    if config.training.trainer == "auto":
+        return "unsloth" if find_spec("unsloth") and shape.family in ARCHITECTURES else "tribe"
+    return config.training.trainer
+
+
+def _adapters(config: Config) -> Adapters:
+    """Rank and target modules of every adapter, by its ``adapter_config.json``."""
+    found: list[Adapter] = []
+    for name, path in find_tribe(config, (CONFIG_FILE,)).items():
+        if path is None:
+            found.append((config.tribe.rank, "all-linear"))
+            continue
+        try:
+            settings = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+            found.append((int(settings["r"]), settings["target_modules"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SpartaError(
+                f"adapter {name!r} in {path}: {CONFIG_FILE} does not say r and target_modules; give a "
+                "directory that PEFT saved"
+            ) from error
+    return found
+
+
+def _plan(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Plan:
+    work = _work(config, shape, adapters, target)
+    given = {name: _get(config, key) for name, key in SIZES.items() if _get(config, key) is not None}
+    if work.trainer != "tribe":
+        given.pop("adapters_at_once", None)
+    return plan(shape, work, target.machine, given)
+
+
+def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Work:
+    generation, judge, training = config.generation, config.judge, config.training
+    sampled = judge.mode == "sampled"
+    reply = judge.max_new_tokens if sampled else _REPLY
+    drawn: list[Generation | Judge] = [generation, judge] if sampled else [generation]
+    tasks = config.evaluation.tasks
+    if tasks is None:  # then the task of the instructions, if they come from one
+        tasks = ["its own"] if config.data.task is not None or config.data.path == POCKET else []
+    return Work(
+        adapters=len(adapters),
+        adapter=adapter_parameters(shape, adapters),
+        number=target.number,
+        four_bit=config.quantization == "nf4" or shape.quantized,
+        prompt=max(1, question_limit(config, shape.context)),
+        answer=generation.max_new_tokens,
+        judge_prompt=max(1, min(judge.max_tokens, shape.context - reply)),
+        judge_answer=reply if sampled else 0,
+        judge_rounds=judge.rounds,
+        evaluation_answer=config.evaluation.max_new_tokens,
+        length=training.max_length,
+        prompt_in_training=training.max_prompt,
+        batch=training.batch,
+        trainer=target.trainer,
+        moments=_MOMENTS[training.optimizer],
+        uncut=any(each.temperature > 0 and each.top_k == 0 for each in drawn),
+        duels=config.duels,
+        iterations=config.iterations,
+        epochs=training.epochs,
+        questions=len(tasks) * config.evaluation.items,
+        evaluations=1 + -(-config.iterations // config.evaluation.every),
+    )
+
+
+def _refusal(config: Config, shape: Shape, adapters: Adapters, target: _Target, made: Plan) -> str:
+    """Why the plan does not fit, and the fewest of these changes that would make it fit."""
+    machine = made.machine
+    phase = max(made.phases, key=lambda phase: phase.memory).name
+    why = (
+        f"plan: needs {gigabytes(made.needed)} of memory ({phase}, {gigabytes(machine.reserve)} of it in "
+        f"reserve), {machine.name} has {gigabytes(machine.memory)} for it"
+    )
+
+    def fits(changes: dict[str, Any]) -> bool:
+        return _plan(_with(config, changes, replace=True), shape, adapters, target).fits
+
+    changes = _remedies(config)
+    if not fits(changes):
+        least = _plan(_with(config, changes, replace=True), shape, adapters, target)
+        return f"{why}; the least that settings can do is {gigabytes(least.needed)}: use a smaller base"
+    for key in list(changes):
+        fewer = {other: value for other, value in changes.items() if other != key}
+        changes = fewer if fits(fewer) else changes
+    advice = " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in changes.items())
+    return f"{why}; it would fit with {advice}"
+
+
+def _remedies(config: Config) -> dict[str, Any]:
+    """Settings that save memory, the dearest first: those that are not needed are dropped in this order."""
+    generation, judge, training = config.generation, config.judge, config.training
+    lengths = {
+        "training.max_prompt": (training.max_prompt, 128),
+        "training.max_length": (training.max_length, 256),
+        "judge.max_tokens": (judge.max_tokens, 1024),
+        "generation.max_prompt_tokens": (generation.max_prompt_tokens, 512),
+        "generation.max_new_tokens": (generation.max_new_tokens, 256),
+    }
+    changes: dict[str, Any] = {key: least for key, (now, least) in lengths.items() if now > least}
+    if config.quantization == "none":
+        changes["quantization"] = "nf4"
+    if training.optimizer == "adamw":
+        changes["training.optimizer"] = "adamw-8bit"
+    return changes | {key: None for key in SIZES.values() if _get(config, key) is not None}
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _with(config: Config, values: dict[str, Any], replace: bool = False) -> Config:
+    """``config`` with ``values`` by dotted key: where it says null, or everywhere with ``replace``."""
+    for key, value in values.items():
+        if not replace and _get(config, key) is not None:
+            continue
+        section, _, name = key.rpartition(".")
+        if section:
+            part = getattr(config, section).model_copy(update={name: value})
+            config = config.model_copy(update={section: part})
+        else:
+            config = config.model_copy(update={name: value})
+    return config

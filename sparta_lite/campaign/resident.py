@@ -1,0 +1,119 @@
+"""What stays in memory for a whole run: the base, the tribe on it, and how it is spoken to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.tribe import Places, read_tribe
+from sparta_lite.engine.attention import choose_attention
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.chat import Chat
+from sparta_lite.engine.device import choose_device, choose_dtype
+from sparta_lite.engine.hub import local
+from sparta_lite.engine.peft_io import load_bank
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import read_json
+from sparta_lite.pocket import base_path
+from sparta_lite.training.choice import Trainer, choose_trainer
+from sparta_lite.training.unsloth import load_model as load_through_unsloth
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the settings leave to the machine."""
+
+    device: torch.device
+    dtype: torch.dtype
+    trainer: Trainer
+    reasons: Mapping[str, str]
+    """``dtype``, ``attention`` and ``trainer``: what was chosen, and why, for people."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    base: Base
+    bank: Bank
+    adapter_configs: Mapping[str, Mapping[str, Any]]
+    """Per adapter the ``adapter_config.json`` that its new versions are written with."""
+    chat: Chat
+
+
+def base_source(config: Config) -> str:
+    """Directory or hub id of the base."""
+    return str(base_path()) if config.base == POCKET else config.base
+
+
+def choose(config: Config) -> Choices:
+    """Settle what the settings leave open, from the device and the base's ``config.json`` alone.
+
+    Raises:
+        SpartaError: a device or a trainer is asked for that is not there.
+    """
+    device = choose_device(config.device)
+    dtype, why_dtype = choose_dtype(config.dtype, device)
+    attention, why_attention = choose_attention(device, dtype)
+    architecture = read_json(config_file(config)).get("model_type")
+    trainer, why_trainer = choose_trainer(config.training.trainer, device, architecture, dtype)
+    reasons = {
+        "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
+        "attention": f"{attention} ({why_attention})",
+        "trainer": f"{trainer} ({why_trainer})",
+    }
+    return Choices(device, dtype, trainer, reasons)
+
+
+def config_file(config: Config) -> Path:
+    """The base's ``config.json``, downloaded alone where the base is on the hub.
+
+    Raises:
+        SpartaError: there is none.
+    """
+    source = base_source(config)
+    path = local(source, ("config.json",)) / "config.json"
+    if not path.is_file():
+        raise SpartaError(
+            f"base: {source} is not a model directory (no config.json); give one in transformers' form"
+        )
+    return path
+
+
+def load_resident(config: Config, choices: Choices, places: Places, training: bool) -> Resident:
+    """Load base and adapters.
+
+    Args:
+        config: the run's settings.
+        choices: from ``choose``.
+        places: from ``find_tribe``: which adapters, in which order.
+        training: whether the run's trainer will work on them.
+
+    Raises:
+        SpartaError: something is missing, malformed, or does not fit the rest.
+    """
+    base = load_base(
+        base_source(config),
+        choices.device,
+        choices.dtype,
+        config.quantization,
+        config.trust_remote_code,
+        load_through_unsloth if training and choices.trainer == "unsloth" else None,
+    )
+    files = read_tribe(config, places, base.decoder)
+    return Resident(
+        base=base,
+        bank=load_bank(base.decoder, files, resident=config.tribe.resident),
+        adapter_configs={file.adapter.name: file.config for file in files},
+        chat=Chat(
+            base.tokenizer,
+            config.generation.system,
+            config.judge.layout,
+            config.judge.wording,
+            config.generation.thinking,
+        ),
+    )

@@ -1,0 +1,128 @@
+"""A warm-up on the card: what each phase really takes, and a plan corrected by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import torch
+
+from sparta_lite.campaign.planning import with_sizes
+from sparta_lite.campaign.settings import Config
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base
+from sparta_lite.engine.chat import ScoreTokens
+from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.memory import is_out_of_memory
+from sparta_lite.engine.plan import Plan, corrected, planned
+from sparta_lite.engine.score import expected_scores
+from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.training.dpo import backward
+from sparta_lite.training.optim import trainable
+from sparta_lite.training.packing import TokenizedPair
+from sparta_lite.training.phase import DpoSettings
+
+Meter = Callable[[Callable[[], object]], int | None]
+"""Does the work it is given and returns its peak in bytes; None: it did not fit."""
+
+_STEPS = 2  # tokens that a warm-up generates: the second is a step over the cache
+
+
+def warm_up(
+    base: Base, bank: Bank, config: Config, made: Plan, meter: Meter | None = None
+) -> tuple[Plan, Config]:
+    """Try every phase once at its planned sizes, on throwaway data, and plan anew where one takes more.
+
+    No weight of the bank changes. Training through Unsloth or TRL is not tried: building their trainer
+    would cost more than the halving of a batch that turns out too large.
+
+    Args:
+        base: the resident base.
+        bank: the adapters.
+        config: as given, with sizes that may be open.
+        made: its plan.
+        meter: how a peak is measured; None: on the CUDA device.
+
+    Returns:
+        The plan, corrected where needed, and ``config`` with its sizes.
+    """
+    meter = meter or cuda_peak
+    work = made.work
+    judged = min(work.judge_answer, _STEPS)
+    short = replace(work, answer=_STEPS, judge_answer=judged, evaluation_answer=_STEPS)
+    tried = planned(made.shape, short, made.machine, made.sizes)
+    measured = {"generate": meter(lambda: _generate(base, bank, made))}
+    if not work.judge_answer:
+        measured["judge"] = meter(lambda: _judge(base, bank, made))
+    if work.trainer == "tribe":
+        measured["train"] = meter(lambda: _train(base, bank, config, made))
+    foreseen = {phase.name: phase for phase in tried.phases}
+    foreseen["train"] = next(phase for phase in made.phases if phase.name == "train")
+    factors = {}
+    for name, peak in measured.items():
+        parts = foreseen[name].parts
+        # A warm-up makes no optimizer step.
+        expected = tried.weights + foreseen[name].memory - parts.get("optimizer", 0)
+        factors[name] = 2.0 if peak is None else 1 + (peak - expected) / parts["activations"]
+    if "evaluate" in foreseen:
+        factors["evaluate"] = factors["generate"]
+    if all(factor <= 1 for factor in factors.values()):
+        return made, with_sizes(config, made)
+    # The bank stands already as it was planned.
+    made = corrected(replace(made, given={**made.given, "resident": made.sizes.resident}), factors)
+    return made, with_sizes(config, made)
+
+
+def cuda_peak(work: Callable[[], object]) -> int | None:
+    """A ``Meter`` of the CUDA device."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        work()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return torch.cuda.max_memory_allocated()
+
+
+def _tokens(made: Plan, count: int, first: int) -> tuple[int, ...]:
+    return tuple((first + each) % made.shape.vocabulary for each in range(count))
+
+
+def _generate(base: Base, bank: Bank, made: Plan) -> None:
+    names = [adapter.name for adapter in bank.adapters[: bank.limit]]
+    prompts = [
+        Prompt(names[row % len(names)], _tokens(made, made.work.prompt, row), key=row)
+        for row in range(made.sizes.places)
+    ]
+    sampling = Sampling(top_k=0) if made.work.uncut else Sampling()
+    generate(base, bank, prompts, sampling, _STEPS, made.sizes.places)
+
+
+def _judge(base: Base, bank: Bank, made: Plan) -> None:
+    length = made.work.judge_prompt - 2  # the forced beginning of a score here is one token and the digit
+    rows = max(1, made.sizes.batch_tokens // made.work.judge_prompt)
+    prompts = [Prompt(bank.adapters[0].name, _tokens(made, length, row)) for row in range(rows)]
+    tokens = ScoreTokens(prefix=(0,), digits=tuple(range(1, 10)), ten=(1, 0))
+    expected_scores(base, bank, prompts, tokens, 0.0, made.sizes.batch_tokens)
+
+
+def _train(base: Base, bank: Bank, config: Config, made: Plan) -> None:
+    work, sizes = made.work, made.sizes
+    together = min(sizes.adapters_at_once, work.adapters)
+    prompt = min(work.prompt_in_training, max(1, work.length - work.answer))
+    answer = min(work.answer, work.length - prompt)
+    pairs = [
+        TokenizedPair(*(_tokens(made, count, row) for count in (prompt, answer, answer)))
+        for row in range(sizes.micro_batch)
+    ]
+    known = {each.name for each in fields(DpoSettings)}
+    given = config.training.model_dump(include=known) | {
+        "micro_batch": sizes.micro_batch,
+        "adapters_at_once": sizes.adapters_at_once,
+        "checkpointing": sizes.checkpointing,
+    }
+    leaves = trainable(bank.part(0, together))
+    reference = torch.zeros(together, len(pairs), 2, device=base.decoder.device)
+    backward(base.decoder, leaves, pairs, reference, DpoSettings(**given), pad=0)

@@ -1,0 +1,85 @@
+"""Causal attention over whole sequences: flash-attn where it is installed and the card can, else torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kind = Literal["flash-attn", "sdpa"]
+
+_HALF = (torch.bfloat16, torch.float16)
+_AMPERE = (8, 0)  # flash-attn 2 asks for this compute capability
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[Kind, str]:
+    """Which implementation ``causal`` takes, and why."""
+    if device.type != "cuda":
+        return "sdpa", f"flash-attn needs a CUDA device, this is {device.type}"
+    if dtype not in _HALF:
+        return "sdpa", f"flash-attn computes in 16 bits, the base in {str(dtype).removeprefix('torch.')}"
+    if torch.cuda.get_device_capability(device) < _AMPERE:
+        return "sdpa", "flash-attn needs a card of compute capability 8.0"
+    if find_spec("flash_attn") is None:
+        return "sdpa", "flash-attn is not installed"
+    try:
+        import_module("flash_attn")
+    except Exception as error:  # built for another torch or CUDA: anything can come out of it
+        return "sdpa", f"flash-attn cannot be imported ({type(error).__name__})"
+    return "flash-attn", "installed, and the card can"
+
+
+def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of every position to itself and all before it, as ``Decoder.hidden`` asks for it.
+
+    Args:
+        layer: ignored.
+        q: [rows, heads, length, head_dim].
+        k: [rows, kv_heads, length, head_dim].
+        v: like ``k``.
+
+    Returns:
+        [rows, heads, length, head_dim].
+    """
+    flash = _flash(q.device, q.dtype)
+    if flash is not None:
+        out: Tensor = flash(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=True)
+        return out.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention to the positions where ``mask`` is True.
+
+    Args:
+        q: [rows, heads, length, head_dim].
+        k: [rows, kv_heads, length, head_dim].
+        v: like ``k``.
+        mask: bool [rows, 1, length, length].
+
+    Returns:
+        [rows, heads, length, head_dim].
+    """
+    if q.is_cuda and q.shape[1] != k.shape[1]:
+        # Of torch's kernels on a GPU none takes both a mask and shared key heads, but for the one that
+        # writes all scores into memory.
+        shared = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+_found: dict[tuple[torch.device, torch.dtype], Callable[..., Tensor] | None] = {}
+
+
+def _flash(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    if device.type != "cuda":
+        return None
+    if (device, dtype) not in _found:
+        kind, _ = choose_attention(device, dtype)
+        _found[device, dtype] = import_module("flash_attn").flash_attn_func if kind == "flash-attn" else None
+    return _found[device, dtype]

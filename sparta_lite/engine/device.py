@@ -1,0 +1,36 @@
+"""Where a base computes and in what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sparta_lite.errors import SpartaError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a setting means.
+
+    Raises:
+        SpartaError: a GPU is asked for and torch sees none.
+    """
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise SpartaError("device: torch sees no CUDA device; set device to cpu or auto")
+    return torch.device(setting)
+
+
+def choose_dtype(setting: Dtype, device: torch.device) -> tuple[torch.dtype, str]:
+    """What the base computes in, and why."""
+    if setting != "auto":
+        dtype: torch.dtype = getattr(torch, setting)
+        return dtype, "as the settings say"
+    if device.type != "cuda":
+        return torch.float32, "a CPU gains little from 16 bits, and fp32 is exact"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "the card computes in it natively"
+    return torch.float16, "the card does not compute in bfloat16"

@@ -1,0 +1,78 @@
+"""An adapter in llama.cpp's form, for its ``--lora``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFType, GGUFWriter, Keys, get_tensor_name_map
+from torch import Tensor
+from transformers import AutoConfig
+
+from sparta_lite.engine.hub import local
+from sparta_lite.engine.peft_io import read_adapter
+from sparta_lite.errors import SpartaError
+
+_ARCHITECTURES = {
+    "qwen2": MODEL_ARCH.QWEN2,
+    "qwen3": MODEL_ARCH.QWEN3,
+    "llama": MODEL_ARCH.LLAMA,
+    "mistral": MODEL_ARCH.LLAMA,
+}
+"""model_type in transformers -> llama.cpp's."""
+
+
+def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
+    """Write an adapter as a GGUF file, in float32.
+
+    Args:
+        source: the base, a directory or hub id; only its configuration is read.
+        name: the adapter's.
+        adapter: its PEFT directory.
+        out: the file.
+
+    Raises:
+        SpartaError: the adapter cannot be read, or llama.cpp's form of it is not known here.
+    """
+    file = read_adapter(name, adapter)
+    config = AutoConfig.from_pretrained(local(source, ("config.json",)), local_files_only=True)
+    architecture = _ARCHITECTURES.get(config.model_type)
+    if architecture is None:
+        raise SpartaError(
+            f"base: no GGUF form is known for {config.model_type!r}, only for {', '.join(_ARCHITECTURES)}; "
+            "export as peft"
+        )
+    tensors: dict[str, Tensor] = {}
+    names = get_tensor_name_map(architecture, config.num_hidden_layers)
+    for module, (a, b) in file.weights.items():
+        target = names.get_name(f"model.{module}.weight", try_suffixes=(".weight",))
+        if target is None:
+            raise SpartaError(f"adapter {name!r}: llama.cpp has no place for {module}; export as peft")
+        if architecture is MODEL_ARCH.LLAMA and module.endswith(("q_proj", "k_proj")):
+            queries = module.endswith("q_proj")
+            b = _paired(b, config.num_attention_heads if queries else config.num_key_value_heads)
+        tensors[f"{target}.lora_a"], tensors[f"{target}.lora_b"] = a, b
+
+    writer = GGUFWriter(out, MODEL_ARCH_NAMES[architecture])
+    writer.add_type(GGUFType.ADAPTER)
+    writer.add_name(name)
+    writer.add_string(Keys.Adapter.TYPE, "lora")
+    # llama.cpp divides by the rank whatever the adapter's own rule is.
+    writer.add_float32(Keys.Adapter.LORA_ALPHA, file.adapter.scale * file.adapter.rank)
+    for key, tensor in tensors.items():
+        writer.add_tensor(key, tensor.float().contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _paired(b: Tensor, heads: int) -> Tensor:
+    """Rows of B in the order in which llama.cpp's llama architecture rotates them.
+
+    It rotates neighbours, (0, 1), (2, 3), ...; transformers a head's first half against its second.
+
+    Args:
+        b: [heads * head_dim, rank].
+    """
+    paired: Tensor = b.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    return paired

@@ -1,0 +1,67 @@
+"""Files of the Hugging Face hub, as a local directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparta_lite.errors import SpartaError
+
+BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+"""Weights, configuration, tokenizer, chat template; never pickled weights, never code."""
+
+
+def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:
+    """Bring a repository's files into the local cache, or find them there.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: which files, as shell patterns.
+
+    Returns:
+        The directory of its newest version; without a network the one that the cache holds.
+
+    Raises:
+        SpartaError: there is no such repository, it may not be read, or the hub cannot be reached and
+            the cache does not hold it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    except HFValidationError as error:
+        raise SpartaError(
+            f"{repository}: is neither a directory nor the id of a hub repository, owner/name"
+        ) from error
+    except GatedRepoError as error:
+        raise SpartaError(
+            f"{repository}: the hub gives it only to those who accepted its terms; accept them on its "
+            "page and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise SpartaError(
+            f"{repository}: no such directory and no such repository on the hub; correct the name, or run "
+            "`hf auth login` if it is private"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SpartaError(
+            f"{repository}: no such directory, and the hub cannot be reached "
+            f"({type(error).__name__}); give a local directory, or download it while there is a network"
+        ) from error
+
+
+def local(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:
+    """``source`` itself where it is a directory, else the hub repository of that name, downloaded.
+
+    Raises:
+        SpartaError: see ``download``.
+    """
+    path = Path(source)
+    return path if path.is_dir() else download(str(source), patterns)

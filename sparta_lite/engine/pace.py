@@ -1,0 +1,134 @@
+"""How long a planned run may take: operations over a device's rate, bytes over its bandwidth.
+
+An estimate and an upper one: every answer is taken as long as it may be, every duel as making a pair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sparta_lite.engine.plan import Machine, Plan, Work
+from sparta_lite.engine.shape import Shape, weight_bytes
+
+_CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes a second; the makers' figures
+    "RTX 3060": (12e9, 51e12, 360e9),
+    "T4": (16e9, 65e12, 320e9),
+    "RTX 3090": (24e9, 71e12, 936e9),
+    "RTX 4090": (24e9, 165e12, 1008e9),
+    "L4": (24e9, 121e12, 300e9),
+    "A10": (24e9, 125e12, 600e9),
+    "RTX 5090": (32e9, 209e12, 1792e9),
+    "A100": (40e9, 312e12, 1555e9),
+    "L40S": (48e9, 362e12, 864e9),
+    "A6000": (48e9, 155e12, 768e9),
+    "H100": (80e9, 989e12, 3350e9),
+    "H200": (141e9, 989e12, 4800e9),
+}
+_LIKE = ("RTX 3060", "T4", "RTX 4090", "RTX 5090", "L40S", "H100", "H200")
+"""A card of unknown name is taken for the first of these that has as much memory."""
+
+_REACHED = 0.4  # share of the maker's operations that such work reaches
+_STREAMED = 0.7  # share of the bandwidth
+_CALLS = 2e-4  # seconds a decoder layer costs a GPU's host, however little it computes
+_PROMPT = 0.25  # a usual question, as a share of the longest
+
+
+def card(name: str, memory: int) -> Machine:
+    """A GPU by its driver's name, or, by its memory alone, a card like it."""
+    known = next((key for key in sorted(_CARDS, key=len, reverse=True) if f" {key}" in f" {name}"), None)
+    key = known or next((each for each in _LIKE if _CARDS[each][0] >= memory * 0.9), _LIKE[-1])
+    _, operations, bandwidth = _CARDS[key]
+    named = name if known else f"{name} (as fast as {key})"
+    return Machine("cuda", named, memory, operations * _REACHED, bandwidth * _STREAMED)
+
+
+def processor(memory: int) -> Machine:
+    """This machine's CPU, its rates measured in a few hundredths of a second."""
+    import torch
+
+    square = torch.ones(256, 256)
+    stream = torch.ones(1 << 21)
+    operations = 2 * 256**3 / _seconds(lambda: square @ square)
+    bandwidth = 2 * stream.nbytes / _seconds(stream.clone)
+    return Machine("cpu", "CPU", memory, operations, bandwidth)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()
+    best = 1.0
+    for _ in range(5):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+    """Phase -> seconds in one iteration (``evaluate``: in one evaluation)."""
+    work = plan.work
+    prompt = max(1, int(work.prompt * _PROMPT))
+    judged = min(work.judge_prompt, prompt + work.answer + 200)
+    judgments = 2 * work.duels * (work.adapters - 2)
+    if work.judge_answer:
+        judging = _generation(plan, judgments * work.judge_rounds, judged, work.judge_answer)
+    else:
+        judging = _passes(plan, judgments * judged, plan.sizes.batch_tokens)
+    found = {
+        "generate": _generation(plan, 2 * work.duels, prompt, work.answer),
+        "judge": judging,
+        "train": _training(plan, prompt),
+    }
+    if work.questions:
+        rows = work.adapters * work.questions
+        found["evaluate"] = _generation(plan, rows, prompt, work.evaluation_answer)
+    return found
+
+
+def whole(plan: Plan) -> float:
+    """Seconds of all iterations and evaluations."""
+    each = seconds(plan)
+    return plan.work.iterations * (each["generate"] + each["judge"] + each["train"]) + (
+        plan.work.evaluations * each.get("evaluate", 0.0)
+    )
+
+
+def _generation(plan: Plan, rows: int, prompt: int, answer: int) -> float:
+    places = min(plan.sizes.places, rows)
+    steps = -(-rows // places) * answer
+    cached = places * (prompt + answer / 2) * plan.kv
+    head = 2 * places * plan.shape.vocabulary * plan.shape.hidden
+    step = _pass(plan, places, cached) + head / plan.machine.operations
+    return _passes(plan, rows * prompt, 1024) + steps * step
+
+
+def _training(plan: Plan, prompt: int) -> float:
+    work = plan.work
+    prompt = min(prompt, work.prompt_in_training)
+    answer = min(work.answer, work.length - prompt)
+    together = plan.sizes.adapters_at_once * plan.sizes.micro_batch
+    length = prompt + 2 * answer if work.trainer == "tribe" else 2 * (prompt + answer)
+    tokens = work.duels * work.adapters * length
+    # Forward and backward, once more forward where activations are recomputed; the reference's forward.
+    # The base is frozen, so that a backward pass costs as much as a forward one.
+    there_and_back = work.epochs * (3 if plan.sizes.checkpointing else 2)
+    return _passes(plan, tokens, together * length) * (there_and_back + 1)
+
+
+def _passes(plan: Plan, tokens: int, at_once: int) -> float:
+    return tokens / at_once * _pass(plan, at_once, 0)
+
+
+def _pass(plan: Plan, tokens: float, cached: float) -> float:
+    """One forward pass over the decoder's layers: of its operations or its bytes what takes longer."""
+    machine = plan.machine
+    operations = 2 * tokens * sum(each.inputs * each.outputs for each in plan.shape.linears)
+    read = _read(plan.shape, plan.work) + cached
+    waiting = plan.shape.layers * _CALLS if machine.kind == "cuda" else 0.0
+    return max(operations / machine.operations + read / machine.bandwidth, waiting)
+
+
+def _read(shape: Shape, work: Work) -> int:
+    """A 4-bit weight is read, written unpacked, and read again."""
+    unpacked = 2 * work.number * sum(each.inputs * each.outputs for each in shape.linears)
+    return weight_bytes(shape, work.four_bit, work.number) + (unpacked if work.four_bit else 0)

@@ -1,0 +1,321 @@
+"""What a run needs of a device's memory, phase by phase, and the largest batches that fit.
+
+Arithmetic over a base's shape: nothing is loaded. Lengths are taken at their limits, so that a plan is the
+worst case of its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sparta_lite.engine.shape import Shape, weight_bytes
+
+Trainer = Literal["tribe", "unsloth", "trl"]
+Given = Mapping[str, Any]
+"""Some of the ``Sizes`` by name: those that the settings say."""
+
+_PREFILL_TOKENS = 1024  # in a batch of fresh prompts in ``engine.decode``, or one prompt of every adapter
+_HEAD_CHUNK = 256  # rows whose logits ``kernels.logprob`` holds at once
+_SHORTEST_JUDGED = 128  # tokens; a judge's request alone has about as many
+_ENOUGH_TOKENS = 2048  # in a training pass: with room for fewer, activations are computed twice
+_MOST_TOKENS = 32768  # in one pass: beyond it a card gains nothing
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that is planned for."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    memory: int
+    """Bytes that the run may take."""
+    operations: float
+    """Operations a second in the dtype of the base, as measured or as the maker says."""
+    bandwidth: float
+    """Bytes a second."""
+
+    @property
+    def reserve(self) -> int:
+        """Kept free: on a card 0.6 GB for the CUDA context and its libraries' workspaces, on a CPU 0.5 GB
+        for Python and libraries; and 4 % for fragmentation."""
+        return int((0.6e9 if self.kind == "cuda" else 0.5e9) + 0.04 * self.memory)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run asks of the device."""
+
+    adapters: int
+    adapter: int
+    """Numbers in one adapter, as the bank pads it; fp32 there."""
+    number: int
+    """Bytes of one number that the base computes with."""
+    four_bit: bool
+    prompt: int
+    """Most tokens of a question."""
+    answer: int
+    judge_prompt: int
+    judge_answer: int
+    """Most tokens that a judge writes; 0: one forward pass, nothing is written."""
+    judge_rounds: int
+    evaluation_answer: int
+    length: int
+    """Most tokens of prompt and answer in training."""
+    prompt_in_training: int
+    batch: int
+    """Pairs in one optimizer step."""
+    trainer: Trainer
+    moments: float
+    """Bytes that the optimizer keeps for each trained number."""
+    uncut: bool
+    """Sampling sorts the whole vocabulary."""
+    duels: int
+    iterations: int
+    epochs: int
+    questions: int
+    """Held-out ones per adapter and evaluation."""
+    evaluations: int
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Phase -> how much more than this arithmetic it was measured to take."""
+
+    @property
+    def packed(self) -> int:
+        """Most tokens of a pair whose answers stand behind their one prompt."""
+        prompt = min(self.prompt_in_training, max(1, self.length - self.answer))
+        return prompt + 2 * min(self.answer, self.length - prompt)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the batches of a run are limited to; names are those of the settings."""
+
+    places: int
+    batch_tokens: int
+    micro_batch: int
+    adapters_at_once: int
+    checkpointing: bool
+    resident: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    parts: Mapping[str, int]
+    """What it takes beyond the base's weights, in bytes."""
+
+    @property
+    def memory(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    shape: Shape
+    work: Work
+    machine: Machine
+    sizes: Sizes
+    given: Given
+    weights: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def peak(self) -> int:
+        """Bytes, without the reserve."""
+        return self.weights + max(phase.memory for phase in self.phases)
+
+    @property
+    def kv(self) -> int:
+        """Keys and values of one token in all layers, in bytes."""
+        return kv_bytes(self.shape, self.work.number)
+
+    @property
+    def needed(self) -> int:
+        return self.peak + self.machine.reserve
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.machine.memory
+
+
+def plan(shape: Shape, work: Work, machine: Machine, given: Given) -> Plan:
+    """The largest sizes that fit; where none do, the plan with the smallest.
+
+    More memory never makes a size smaller, with one exception: where it lets the training keep its
+    activations, that comes first, for it saves a third of the training's operations.
+
+    Args:
+        shape: of the base.
+        work: what the run asks.
+        machine: the device.
+        given: sizes that the settings name: they stand as they are.
+    """
+
+    def made(sizes: Sizes) -> Plan:
+        return planned(shape, work, machine, sizes, given)
+
+    def fits(sizes: Sizes) -> bool:
+        return made(sizes).fits
+
+    most = _most(work, machine)
+    enough = Sizes(min(16, most.places), min(4096, most.batch_tokens), 1, 1, True, 1)
+    least = replace(enough, places=1, batch_tokens=min(work.judge_prompt, enough.batch_tokens))
+    if not fits(least):
+        return made(least)
+    if fits(replace(enough, resident=most.resident)):
+        return made(_grown(replace(enough, resident=most.resident), most, work, fits))
+    if fits(enough):
+        return made(_largest(enough, "resident", most.resident, fits))
+    return made(_grown(least, enough, work, fits))
+
+
+def planned(shape: Shape, work: Work, machine: Machine, sizes: Sizes, given: Given | None = None) -> Plan:
+    """The plan with exactly these sizes, but for those that are ``given``."""
+    given = given or {}
+    sizes = replace(sizes, **given)
+    phases = []
+    for phase in _phases(shape, work, sizes):
+        activations = int(phase.parts["activations"] * work.factors.get(phase.name, 1))
+        phases.append(Phase(phase.name, {**phase.parts, "activations": activations}))
+    weights = weight_bytes(shape, work.four_bit, work.number)
+    return Plan(shape, work, machine, sizes, given, weights, tuple(phases))
+
+
+def corrected(made: Plan, factors: Mapping[str, float]) -> Plan:
+    """``made`` planned anew after a warm-up.
+
+    Args:
+        made: the plan.
+        factors: phase -> by how much its activations took more than planned; what took less stays as it is.
+    """
+    before = made.work.factors
+    more = {phase: before.get(phase, 1.0) * factor for phase, factor in factors.items() if factor > 1}
+    if not more:
+        return made
+    return plan(made.shape, replace(made.work, factors={**before, **more}), made.machine, made.given)
+
+
+def _most(work: Work, machine: Machine) -> Sizes:
+    together = work.adapters if work.trainer == "tribe" else 1
+    if machine.kind == "cpu":
+        return Sizes(64, 8192, min(4, work.batch), together, False, work.adapters)
+    pairs = _MOST_TOKENS // (together * work.packed)
+    return Sizes(256, _MOST_TOKENS, max(1, min(work.batch, pairs)), together, False, work.adapters)
+
+
+def _grown(start: Sizes, most: Sizes, work: Work, fits: Callable[[Sizes], bool]) -> Sizes:
+    """Every size as near to ``most`` as fits; the phases do not share what they take."""
+    for name in ("places", "batch_tokens"):
+        start = _largest(start, name, getattr(most, name), fits)
+    if start.checkpointing and not most.checkpointing:
+        together = min(most.adapters_at_once, -(-_ENOUGH_TOKENS // work.packed))
+        pairs = min(most.micro_batch, -(-_ENOUGH_TOKENS // (together * work.packed)))
+        kept = replace(start, checkpointing=False, adapters_at_once=together, micro_batch=pairs)
+        start = kept if fits(kept) else start
+    start = _largest(start, "adapters_at_once", most.adapters_at_once, fits)
+    if start.adapters_at_once == most.adapters_at_once:
+        start = _largest(start, "micro_batch", most.micro_batch, fits)
+    return start
+
+
+def _largest(start: Sizes, name: str, most: int, fits: Callable[[Sizes], bool]) -> Sizes:
+    """``start`` with the largest ``name`` up to ``most`` that fits; ``start`` itself does."""
+    low, high = getattr(start, name), most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(replace(start, **{name: middle})):
+            low = middle
+        else:
+            high = middle - 1
+    return replace(start, **{name: low})
+
+
+def _phases(shape: Shape, work: Work, sizes: Sizes) -> list[Phase]:
+    judging = (
+        Phase("judge", _generating(shape, work, sizes.places, work.judge_prompt, work.judge_answer))
+        if work.judge_answer
+        else Phase("judge", _scoring(shape, work, sizes.batch_tokens))
+    )
+    found = [
+        Phase("generate", _generating(shape, work, sizes.places, work.prompt, work.answer)),
+        judging,
+    ]
+    if work.questions:
+        answers = _generating(shape, work, sizes.places, work.prompt, work.evaluation_answer)
+        found.append(Phase("evaluate", answers))
+    bank = min(sizes.resident, work.adapters) * work.adapter * 4
+    found = [Phase(phase.name, {"adapters": bank, **phase.parts}) for phase in found]
+    return [*found[:2], Phase("train", _training(shape, work, sizes)), *found[2:]]
+
+
+def kv_bytes(shape: Shape, number: int) -> int:
+    """Keys and values of one token in all layers."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * number
+
+
+def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int) -> dict[str, int]:
+    fresh = max(_PREFILL_TOKENS, min(work.adapters, places) * prompt)
+    prefill = _forward(shape, work, min(fresh, places * prompt), moved=True)
+    # Logits as they come and in fp32, divided by the temperature; sorted where nothing cuts them off.
+    logits = places * shape.vocabulary * (work.number + (44 if work.uncut else 8))
+    return {
+        "KV cache": places * min(prompt + answer, shape.context) * kv_bytes(shape, work.number),
+        "activations": max(prefill, logits, _forward(shape, work, places, moved=True)),
+    }
+
+
+def _scoring(shape: Shape, work: Work, batch_tokens: int) -> dict[str, int]:
+    tokens = max(batch_tokens, work.judge_prompt)
+    logits = -(-tokens // _SHORTEST_JUDGED) * shape.vocabulary * 12  # softmax in fp32, then in fp64
+    return {"activations": max(_forward(shape, work, tokens, moved=False), logits)}
+
+
+def _forward(shape: Shape, work: Work, tokens: int, moved: bool) -> int:
+    """Live at most within a layer when no gradient is wanted; ``moved``: rows of several adapters."""
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    mlp = (6 if moved else 4) * shape.inner + 4 * shape.hidden + 2 * key
+    attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
+    return tokens * max(mlp, attention) * work.number + _unpacked(shape, work)
+
+
+def _unpacked(shape: Shape, work: Work) -> int:
+    """A 4-bit matrix is unpacked for as long as it is used."""
+    return shape.widest * work.number if work.four_bit else 0
+
+
+def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
+    one = work.trainer != "tribe"
+    together = 1 if one else min(sizes.adapters_at_once, sizes.resident, work.adapters)
+    trained = together * work.adapter
+    rows = 2 * sizes.micro_batch if one else together * sizes.micro_batch
+    length = work.length if one else work.packed
+    tokens = rows * length
+    number = work.number
+
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    # Per token and layer: both norms' inputs and outputs; queries, keys, values, attention's output as it
+    # comes and as the next product wants it; gate, silu(gate), up and their product.
+    kept = (4 * shape.hidden + 3 * query + 2 * key + 4 * shape.inner) * number
+    flowing = 2 * shape.inner * number  # gradients, while what is kept is given back
+    mask = rows * length * length * (number + 1)
+    layers = tokens * shape.hidden * number * shape.layers + tokens * kept + mask
+    if not sizes.checkpointing:
+        layers = (tokens * kept + mask) * shape.layers
+    if work.trainer == "trl":
+        head = 2 * tokens * shape.vocabulary * number  # all logits and their gradient
+    else:
+        head = _HEAD_CHUNK * shape.vocabulary * 12 + 3 * tokens * shape.hidden * number
+    casts = trained * number if number < 4 else 0
+    backward = layers + max(tokens * flowing, head) + _unpacked(shape, work) + casts
+
+    # Training is in the bank itself or, where that waits in host memory, in a copy of the trained part that
+    # the window makes room for. A trainer of one has a view of its own and the reference beside it.
+    standing = work.adapters * work.adapter if sizes.resident >= work.adapters else trained
+    return {
+        "adapters": 4 * standing + (8 * trained if one else 0),
+        "gradients": 4 * trained,
+        "optimizer": int(work.moments * trained),
+        # An update needs no activations, but the weights as they were before it.
+        "activations": max(backward, 4 * trained),
+    }

@@ -1,0 +1,172 @@
+"""A base in numbers: what its ``config.json`` alone says of its weights, layers and cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparta_lite.errors import SpartaError
+
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Modules that read one input stand in one tensor of the bank: adapting one of them adapts all."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    name: str
+    """Inside the decoder, such as ``layers.0.self_attn.q_proj``."""
+    inputs: int
+    outputs: int
+    packs: bool
+    """Held in 4 bits where the base is."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    family: str
+    """transformers' model type."""
+    layers: int
+    hidden: int
+    inner: int
+    """Width inside the MLP."""
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    linears: tuple[Linear, ...]
+    """Every linear layer but the head."""
+    others: int
+    """Parameters of everything else: embedding, head, norms, biases."""
+    quantized: bool = False
+    """The checkpoint itself is in 4 bits."""
+    doubly: bool = True
+    """Scales of 4-bit blocks are themselves held in 8 bits."""
+
+    @property
+    def parameters(self) -> int:
+        return self.others + sum(each.inputs * each.outputs for each in self.linears)
+
+    @property
+    def widest(self) -> int:
+        """Parameters of the largest linear layer."""
+        return max(each.inputs * each.outputs for each in self.linears)
+
+
+def weight_bytes(shape: Shape, four_bit: bool, size: int) -> int:
+    """What the base's weights take.
+
+    Args:
+        shape: of the base.
+        four_bit: whether its linear layers are held in NF4.
+        size: bytes of one number of everything else.
+    """
+    linears = sum(
+        nf4_bytes(each.inputs * each.outputs, shape.doubly)
+        if four_bit and each.packs
+        else each.inputs * each.outputs * size
+        for each in shape.linears
+    )
+    return linears + shape.others * size
+
+
+def nf4_bytes(count: int, doubly: bool = True) -> int:
+    """4 bits each and a scale per block of 64 (Dettmers et al. 2023): fp32, or when ``doubly``
+    quantised 8 bits with an fp32 scale of their own per 256."""
+    blocks = -(-count // 64)
+    return -(-count // 2) + (blocks + -(-blocks // 256) * 4 if doubly else blocks * 4)
+
+
+def adapter_parameters(shape: Shape, adapters: Sequence[tuple[int, str | Sequence[str]]]) -> int:
+    """Numbers in one slot of a bank of ``adapters``, padding included.
+
+    Args:
+        shape: of the base.
+        adapters: rank and target modules of each, as ``adapter_config.json`` names them.
+    """
+    rank = max(rank for rank, _ in adapters)
+    inside = [each for each in shape.linears if each.name.startswith("layers.")]
+    kinds = {each.name.split(".", 2)[2] for each in inside for _, targets in adapters if _is(each, targets)}
+    adapted = [each for each in inside if _company(each.name.split(".", 2)[2]) & kinds]
+    return rank * sum(each.inputs + each.outputs for each in adapted)
+
+
+def _is(linear: Linear, targets: str | Sequence[str]) -> bool:
+    if isinstance(targets, str):
+        return targets == "all-linear" or re.fullmatch(targets, f"model.{linear.name}") is not None
+    return any(f".{linear.name}".endswith(f".{target}") for target in targets)
+
+
+def _company(kind: str) -> set[str]:
+    """The modules of a layer that stand in the bank together with ``kind``, itself included."""
+    parent, _, name = kind.rpartition(".")
+    return next(({f"{parent}.{each}" for each in group} for group in _TOGETHER if name in group), {kind})
+
+
+def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
+    """Build the model of ``path/config.json`` on torch's meta device, without weights, and count.
+
+    Raises:
+        SpartaError: there is no ``config.json``, or transformers makes no causal language model of it.
+    """
+    if not (path / "config.json").is_file():
+        raise SpartaError(
+            f"base: {path} is not a model directory (no config.json); give one in transformers' form"
+        )
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        packing = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        # Whatever the checkpoint was packed with, what is counted are the plain modules.
+        config.__dict__.pop("quantization_config", None)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return _shape(model, packing or {})
+    except Exception as error:  # a broken configuration makes transformers raise nearly anything
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SpartaError(f"base: {path}/config.json makes no causal language model: {line}") from error
+
+
+def _shape(model: Any, packing: dict[str, Any]) -> Shape:
+    import torch
+
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    skipped = tuple(packing.get("llm_int8_skip_modules") or ())
+    linears = tuple(
+        Linear(
+            name.removeprefix("model."),
+            module.in_features,
+            module.out_features,
+            not _skips(name, skipped),
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+    return Shape(
+        family=str(model.config.model_type),
+        layers=int(config.num_hidden_layers),
+        hidden=hidden,
+        inner=int(getattr(config, "intermediate_size", None) or 4 * hidden),
+        heads=heads,
+        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
+        vocabulary=int(config.vocab_size),
+        context=int(config.max_position_embeddings),
+        linears=linears,
+        others=sum(parameter.numel() for parameter in model.parameters())
+        - sum(each.inputs * each.outputs for each in linears),
+        quantized=bool(packing.get("load_in_4bit")),
+        doubly=bool(packing.get("bnb_4bit_use_double_quant", not packing)),
+    )
+
+
+def _skips(name: str, skipped: Iterable[str]) -> bool:
+    return any(f".{each}." in f".{name}." for each in skipped)

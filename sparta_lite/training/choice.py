@@ -1,0 +1,59 @@
+"""Which trainer a run uses, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sparta_lite.errors import SpartaError
+from sparta_lite.training.unsloth import ARCHITECTURES, fast_language_model
+
+Trainer = Literal["tribe", "unsloth", "trl"]
+
+
+def choose_trainer(
+    setting: Literal["auto", "tribe", "unsloth", "trl"],
+    device: torch.device,
+    architecture: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Trainer, str]:
+    """The trainer that a setting means, and why.
+
+    Asking for Unsloth imports it, which patches transformers: ask before the base is loaded.
+
+    Args:
+        setting: of the configuration.
+        device: where the base computes.
+        architecture: the base's ``model_type`` in transformers.
+        dtype: what the base computes in.
+
+    Raises:
+        SpartaError: Unsloth is asked for and cannot train here.
+    """
+    if setting in ("tribe", "trl"):
+        return setting, "as the settings say"
+    obstacle = _obstacle(device, architecture, dtype)
+    if setting == "unsloth":
+        if obstacle:
+            raise SpartaError(f"training.trainer: {obstacle}; set the trainer to tribe, or to auto")
+        fast_language_model()
+        return "unsloth", "as the settings say"
+    if obstacle:
+        return "tribe", obstacle
+    try:
+        fast_language_model()
+    except SpartaError:
+        return "tribe", "unsloth is not installed or cannot be imported"
+    return "unsloth", "a GPU, and unsloth can be imported"
+
+
+def _obstacle(device: torch.device, architecture: str | None, dtype: torch.dtype | None) -> str | None:
+    """Why Unsloth cannot be the trainer, as far as can be said without importing it."""
+    if device.type != "cuda":
+        return f"unsloth needs a GPU, and the base computes on {device.type}"
+    if architecture is not None and architecture not in ARCHITECTURES:
+        return f"unsloth's fast path is not used for {architecture!r}"
+    if dtype == torch.float16:
+        return "unsloth would scale gradients in float16, which the guards do not read"
+    return None

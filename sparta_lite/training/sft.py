@@ -1,0 +1,196 @@
+"""Supervised fine-tuning of one new LoRA adapter, through TRL."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset  # type: ignore[import-untyped]
+from transformers import PrinterCallback, Trainer
+from trl import SFTConfig, SFTTrainer
+
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base
+from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter
+from sparta_lite.errors import SpartaError
+from sparta_lite.randomness import key
+from sparta_lite.training.view import Wrap, adapter_view, load, store
+
+_IGNORED = -100  # what transformers leaves out of the loss
+_SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters: no template means anything by them
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    rank: int = 16
+    alpha: float = 32.0
+    epochs: int = 1
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises; it falls along a cosine to 0."""
+    batch: int = 32
+    """Conversations in one optimizer step."""
+    micro_batch: int = 4
+    """Conversations in one forward pass."""
+    max_length: int = 2048
+    """Tokens of a conversation; its end is cut off."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation as tokens."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    """The token itself where it is learned, -100 elsewhere."""
+
+
+@dataclass(frozen=True)
+class SftResult:
+    steps: int
+    first_loss: float
+    """Mean over the learned tokens of the first optimizer step's batch."""
+    last_loss: float
+
+
+def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: int) -> Lesson | None:
+    """A conversation in the model's own chat template; the assistant's words and ends of turn are learned.
+
+    As in generation the texts are tokenised apart from the template, with special tokens read as plain text.
+
+    Args:
+        base: its tokenizer and end-of-turn tokens.
+        conversation: (role, text) of every message.
+        max_length: the most tokens; the rest is cut off.
+
+    Returns:
+        None when nothing is left to learn within ``max_length``.
+
+    Raises:
+        SpartaError: the template refuses the conversation, or does not end an answer with an end of turn.
+    """
+    slots = [
+        {"role": role, "content": f"\ue000{index}\ue001"} for index, (role, _) in enumerate(conversation)
+    ]
+    try:
+        rendered = base.tokenizer.apply_chat_template(slots, tokenize=False)
+    except Exception as error:  # a template is a program, and fails as one
+        roles = ", ".join(role for role, _ in conversation)
+        raise SpartaError(f"base: its chat template refuses the turns {roles} ({error})") from error
+    ids: list[int] = []
+    labels: list[int] = []
+    answered = False
+    for index, piece in enumerate(_SLOT.split(rendered)):
+        if index % 2:
+            role, text = conversation[int(piece)]
+            tokens = _tokens(base, text, split_special_tokens=True)
+            answered = role == "assistant"
+            labels += tokens if answered else [_IGNORED] * len(tokens)
+        else:
+            tokens = _tokens(base, piece)
+            end = _end_of_turn(base, tokens) if answered else 0
+            labels += [*tokens[:end], *[_IGNORED] * (len(tokens) - end)]
+        ids += tokens
+    if all(label == _IGNORED for label in labels[:max_length]):
+        return None
+    return Lesson(tuple(ids[:max_length]), tuple(labels[:max_length]))
+
+
+def train_adapter(
+    base: Base,
+    lessons: Sequence[Lesson],
+    settings: SftSettings,
+    *,
+    wrap: Wrap,
+    seed: int,
+    name: str,
+) -> tuple[Bank, AdapterFile, SftResult]:
+    """Train a new adapter on every linear layer of ``base``, which is as it was when this returns.
+
+    Args:
+        base: its tensors are shared, never copied or merged.
+        lessons: what to learn.
+        settings: how.
+        wrap: what makes a PEFT model of the base.
+        seed: with ``name`` it decides the adapter's start and the order of the lessons.
+        name: the adapter's.
+
+    Returns:
+        A bank of the adapter alone, how it began, and how it went.
+
+    Raises:
+        SpartaError: the training ended in NaN, or moved nothing.
+    """
+    device = base.decoder.device
+    on_gpu = device.type == "cuda"
+    start = new_adapter(name, base.decoder, settings.rank, settings.alpha, seed, base.name)
+    bank = load_bank(base.decoder, [start])
+    data = Dataset.from_list(
+        [{"input_ids": list(lesson.ids), "labels": list(lesson.labels)} for lesson in lessons]
+    )
+    with (
+        torch.random.fork_rng(),
+        tempfile.TemporaryDirectory() as scratch,
+        adapter_view(base.model, base.tokenizer, bank.adapters[0], on_gpu, wrap) as view,
+    ):
+        arguments = SFTConfig(
+            scratch,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.micro_batch,
+            gradient_accumulation_steps=max(1, settings.batch // settings.micro_batch),
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=settings.warmup,
+            max_length=None,  # cut already
+            seed=key("sft", seed, name) % (1 << 32),
+            bf16=base.decoder.dtype == torch.bfloat16,
+            fp16=base.decoder.dtype == torch.float16,
+            use_cpu=not on_gpu,
+            gradient_checkpointing=on_gpu,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        kind = SFTTrainer if on_gpu else _OnCpu
+        trainer = kind(view, args=arguments, train_dataset=data, processing_class=base.tokenizer)
+        load(view, bank, "default")
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        store(view, bank)
+        losses = [float(log["loss"]) for log in trainer.state.log_history if "loss" in log]
+    _require_learned(name, losses, bank)
+    return bank, start, SftResult(len(losses), losses[0], losses[-1])
+
+
+class _OnCpu(SFTTrainer):  # type: ignore[misc]
+    """With the model's own loss: TRL takes the same in a Triton kernel alone, which needs a GPU."""
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        return Trainer.compute_loss(self, *arguments, **named)
+
+
+def _tokens(base: Base, text: str, **how: Any) -> list[int]:
+    return list(base.tokenizer(text, add_special_tokens=False, **how)["input_ids"])
+
+
+def _end_of_turn(base: Base, tokens: Sequence[int]) -> int:
+    """How many of the template's tokens behind an answer end it: all up to the first end of turn."""
+    for index, token in enumerate(tokens):
+        if token in base.stops:
+            return index + 1
+    raise SpartaError(
+        "base: its chat template writes no end-of-turn token behind an answer, so no adapter could learn to "
+        "stop; use an instruction-tuned model"
+    )
+
+
+def _require_learned(name: str, losses: Sequence[float], bank: Bank) -> None:
+    if not all(torch.isfinite(tensor).all() for _, tensor in bank.tensors()):
+        raise SpartaError(f"adapter {name!r}: training ended in NaN or infinity; lower the learning rate")
+    if not losses or not any(b.any() for _, _, b in bank.modules(0)):
+        raise SpartaError(f"adapter {name!r}: training moved nothing; give it more rows or a higher rate")

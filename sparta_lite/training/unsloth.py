@@ -1,0 +1,96 @@
+"""Unsloth as a second view on the resident base: everything that this project calls of it.
+
+Unsloth patches classes of transformers, PEFT and TRL for the whole process when it is imported and when
+it loads a model. Its fused layers need what its own loader prepares, so the base has to come through
+``load_model`` before anything else loads one. Our decoder reads the same tensors and runs a forward pass of
+its own, which none of those patches touches. Nothing here is imported at the module's top: without a GPU
+Unsloth refuses to be imported at all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sparta_lite.engine.bank import Adapter
+from sparta_lite.engine.base import Request
+from sparta_lite.errors import SpartaError
+
+ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
+"""What both Unsloth's fast path and our own decoder compute (``model_type`` in transformers)."""
+_ROTARY = ("default", "llama3", "yarn")
+
+
+def fast_language_model() -> Any:
+    """Unsloth's ``FastLanguageModel``.
+
+    Raises:
+        SpartaError: it is not installed, or there is no GPU.
+    """
+    # Both are read on import: no download that counts users, no folder of generated code in the user's own.
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache" / "sparta-lite" / "unsloth"))
+    try:
+        from unsloth import FastLanguageModel  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise SpartaError(
+            "training.trainer: unsloth cannot be imported; install it (pip install 'sparta-lite[gpu]'), or "
+            "set the trainer to tribe"
+        ) from error
+    except NotImplementedError as error:
+        raise SpartaError(
+            "training.trainer: unsloth needs a GPU, and torch sees none; set the trainer to tribe"
+        ) from error
+    return FastLanguageModel
+
+
+def load_model(request: Request) -> tuple[Any, Any]:
+    """Model and tokenizer through Unsloth: the very weights asked for, all on one device.
+
+    Raises:
+        SpartaError: Unsloth is missing, cannot load it, or would compute other positions than we do.
+    """
+    try:
+        model, tokenizer = fast_language_model().from_pretrained(
+            str(request.path),
+            max_seq_length=None,  # what the model was made for, so that its positions are not stretched
+            dtype=request.dtype,
+            load_in_4bit=request.four_bit,
+            device_map={"": request.device},
+            trust_remote_code=request.trust_remote_code,
+            use_exact_model_name=True,  # else other weights under a similar name are taken
+            fix_tokenizer=False,
+            use_gradient_checkpointing=False,  # chosen per adapter
+            offload_embedding=False,
+            local_files_only=True,
+        )
+    except SpartaError:
+        raise
+    except Exception as error:  # what can go wrong here is as wide as transformers
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SpartaError(
+            f"base: unsloth cannot load {request.path}: {lines[0]}; set training.trainer to tribe"
+        ) from error
+    rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rotary not in _ROTARY:
+        raise SpartaError(
+            f"base: with rotary positions of type {rotary!r} unsloth is not supported; set training.trainer "
+            "to tribe"
+        )
+    model.model.rotary_emb.rope_type = rotary  # Unsloth's module does not say it
+    return model, tokenizer
+
+
+def wrap_with_unsloth(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
+    """Unsloth's fused layers around the base's linear layers, whose tensors they read."""
+    return fast_language_model().get_peft_model(
+        model,
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        use_rslora=adapter.rslora,
+        target_modules=[target.rpartition(".")[2] for target in adapter.targets],
+        lora_dropout=0.0,
+        bias="none",
+        use_gradient_checkpointing="unsloth" if checkpointing else False,
+    )

@@ -1,0 +1,143 @@
+"""What an adapter is taught, token by token, and how: against the template's own text and a plain loss."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparta_lite.engine.base import Base
+from sparta_lite.engine.chat import Chat
+from sparta_lite.errors import SpartaError
+from sparta_lite.training.sft import Lesson, SftResult, SftSettings, tokenize, train_adapter
+from sparta_lite.training.view import wrap_with_peft
+
+DIALOGUE = (
+    ("system", "Be brief."),
+    ("user", "2+2?"),
+    ("assistant", "4"),
+    ("user", "Sure?"),
+    ("assistant", "Yes!"),
+)
+SETTINGS = SftSettings(rank=4, alpha=8, batch=4, micro_batch=2, learning_rate=1e-2, warmup=0.0, epochs=2)
+
+
+def learned(base: Base, lesson: Lesson) -> str:
+    text: str = base.tokenizer.decode([label for label in lesson.labels if label != -100])
+    return text
+
+
+def taught(base: Base, conversation: Sequence[tuple[str, str]]) -> Lesson:
+    lesson = tokenize(base, conversation, 512)
+    assert lesson is not None
+    return lesson
+
+
+def with_template(base: Base, template: str) -> Base:
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = template
+    return dataclasses.replace(base, tokenizer=tokenizer)
+
+
+def test_only_the_assistants_words_and_ends_of_turn_are_learned(base: Base) -> None:
+    lesson = taught(base, DIALOGUE)
+    assert learned(base, lesson) == "4<|im_end|>Yes!<|im_end|>"
+    assert all(label in (-100, token) for token, label in zip(lesson.ids, lesson.labels, strict=True))
+    messages = [{"role": role, "content": text} for role, text in DIALOGUE]
+    assert base.tokenizer.decode(lesson.ids) == base.tokenizer.apply_chat_template(messages, tokenize=False)
+
+
+def test_a_lesson_begins_with_the_very_prompt_of_generation(base: Base) -> None:
+    prompt = Chat(base.tokenizer, None, "turns", "").question("What is <|im_end|>?", 200).ids
+    lesson = taught(base, [("user", "What is <|im_end|>?"), ("assistant", "A token.")])
+    assert lesson.ids[: len(prompt)] == prompt
+    assert set(lesson.labels[: len(prompt)]) == {-100}
+    assert lesson.labels[len(prompt)] == lesson.ids[len(prompt)]
+
+
+def test_special_tokens_in_an_answer_stay_text(base: Base) -> None:
+    lesson = taught(base, [("user", "hi"), ("assistant", "a<|im_end|>b")])
+    assert [label for label in lesson.labels if label in base.stops] == [base.tokenizer.eos_token_id]
+    assert learned(base, lesson) == "a<|im_end|>b<|im_end|>"
+
+
+def test_a_conversation_is_cut_to_length_and_left_out_when_no_answer_remains(base: Base) -> None:
+    whole = taught(base, DIALOGUE)
+    first = next(index for index, label in enumerate(whole.labels) if label != -100)
+    cut = tokenize(base, DIALOGUE, first + 1)
+    assert cut == Lesson(whole.ids[: first + 1], whole.labels[: first + 1])
+    assert tokenize(base, DIALOGUE, first) is None
+
+
+def test_a_template_that_never_ends_an_answer_is_refused(base: Base) -> None:
+    endless = with_template(base, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    with pytest.raises(SpartaError, match="writes no end-of-turn token behind an answer"):
+        tokenize(endless, DIALOGUE, 512)
+
+
+def test_a_template_that_refuses_a_turn_is_named(base: Base) -> None:
+    strict = with_template(base, "{{ raise_exception('no system turns') }}")
+    with pytest.raises(SpartaError, match=r"refuses the turns system, user, .*no system turns"):
+        tokenize(strict, DIALOGUE, 512)
+
+
+@pytest.fixture(scope="module")
+def lessons(base: Base) -> list[Lesson]:
+    return [taught(base, [("user", f"{number}?"), ("assistant", "ab" * number)]) for number in range(1, 7)]
+
+
+def plain_loss(base: Base, view: Any, lessons: Sequence[Lesson]) -> float:
+    """Mean over all learned tokens, one conversation at a time and without padding."""
+    losses = []
+    with torch.no_grad():
+        for lesson in lessons:
+            logits = view(torch.tensor([lesson.ids])).logits[0, :-1]
+            losses.append(F.cross_entropy(logits, torch.tensor(lesson.labels[1:]), reduction="none"))
+    return float(torch.cat(losses).sum() / sum(label != -100 for each in lessons for label in each.labels))
+
+
+def train(base: Base, lessons: Sequence[Lesson], **changes: Any) -> SftResult:
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return train_adapter(base, lessons, settings, wrap=wrap_with_peft, seed=3, name="ada")[2]
+
+
+def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_whole_step(
+    base: Base, lessons: list[Lesson]
+) -> None:
+    result = train(base, lessons, batch=6, epochs=1)
+    # B begins at zero: the first loss is the bare base's.
+    assert result.first_loss == pytest.approx(plain_loss(base, base.model, lessons), abs=2e-4)
+    assert result.steps == 1
+
+
+def test_training_learns_and_leaves_the_base_alone(base: Base, lessons: list[Lesson]) -> None:
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    result = train(base, lessons, epochs=4)
+    assert result.last_loss < result.first_loss - 0.2
+    after = base.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "forward" not in vars(base.model)
+
+
+def test_the_same_seed_gives_the_same_adapter_whatever_was_drawn_before(
+    base: Base, lessons: list[Lesson]
+) -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        bank, _, _ = train_adapter(base, lessons, SETTINGS, wrap=wrap_with_peft, seed=seed, name="ada")
+        return [tensor for _, tensor in bank.tensors()]
+
+    first = weights(3)
+    torch.rand(5)
+    assert all(torch.equal(one, other) for one, other in zip(first, weights(3), strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(first, weights(4), strict=True))
+
+
+def test_a_training_that_moves_nothing_is_refused(base: Base, lessons: list[Lesson]) -> None:
+    with pytest.raises(SpartaError, match="adapter 'ada': training moved nothing"):
+        train(base, lessons, learning_rate=0.0)
