@@ -18,7 +18,7 @@ from sparta_lite.campaign.store import Store
 from sparta_lite.data.task import Task
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
-from sparta_lite.engine.chat import Chat, ScoreTokens
+from sparta_lite.engine.chat import Chat, Question, ScoreTokens
 from sparta_lite.files import Journal
 from sparta_lite.training.choice import Trainer
 
@@ -45,9 +45,9 @@ class Arena:
     def tribe(self) -> tuple[str, ...]:
         return tuple(adapter.name for adapter in self.bank.adapters)
 
-    def question(self, instruction: str) -> tuple[int, ...]:
+    def question(self, instruction: str) -> Question:
         """The prompt of an instruction, cut to what the settings and the base's context allow."""
-        return self.chat.question(instruction, question_limit(self.config, self.base.context)).ids
+        return self.chat.question(instruction, question_limit(self.config, self.base.context))
 
     def on_shrink(self, phase: str, size: int, smaller: int) -> None:
         """Warn that memory ran out in a phase, which goes on in smaller batches."""

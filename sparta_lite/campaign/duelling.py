@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from sparta_lite.campaign.arena import Arena, Meter, judge_limit
+from sparta_lite.campaign.events import Warned
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.combat import Duel, Standing, judges, schedule
 from sparta_lite.data.instructions import draw
@@ -52,7 +53,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
             prompts = [
                 Prompt(
                     fighter,
-                    arena.question(instruction),
+                    arena.question(instruction).ids,
                     key(arena.config.seed, "generate", iteration, duel.index, fighter),
                 )
                 for duel, instruction in part
@@ -73,6 +74,13 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                 for index, (duel, instruction) in enumerate(part)
             )
     journal.close()
+    if cut := sum(arena.question(instruction).cut > 0 for _, instruction in duels):
+        arena.listener(
+            Warned(
+                f"iteration {iteration + 1}: {cut} of {len(duels)} instructions lost their end to fit; "
+                "generation.max_prompt_tokens sets the limit"
+            )
+        )
     return [FoughtDuel.from_row(row) for row in journal.rows]
 
 

@@ -13,6 +13,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Progress, Prompt, Response, generate
+from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.kernels.sampling import Sampling
 
@@ -76,6 +77,7 @@ def examine(
     tasks: Sequence[Task],
     names: Sequence[str | None],
     progress: Progress | None = None,
+    on_shrink: OnShrink | None = None,
 ) -> dict[str, dict[str | None, Sheet]]:
     """Greedy answers to every question of every task, all adapters in one batch.
 
@@ -90,6 +92,7 @@ def examine(
         tasks: what is asked.
         names: adapters that answer; None is the bare base.
         progress: told after every step; one item is one answer.
+        on_shrink: told when memory ran out and batches are smaller from now on.
 
     Returns:
         Task name -> adapter -> what it came to.
@@ -104,11 +107,16 @@ def examine(
         config.evaluation.max_new_tokens,
         config.sizes.places,
         progress,
+        on_shrink=on_shrink,
     )
     following = iter(responses)
     return {
         task.name: dict(
-            zip(names, _sheets(config, base, bank, chat, task, len(names), following, progress), strict=True)
+            zip(
+                names,
+                _sheets(config, base, bank, chat, task, len(names), following, progress, on_shrink),
+                strict=True,
+            )
         )
         for task in tasks
     }
@@ -123,6 +131,7 @@ def _sheets(
     adapters: int,
     responses: Iterator[Response],
     progress: Progress | None,
+    on_shrink: OnShrink | None,
 ) -> list[Sheet]:
     """One sheet per adapter; takes as many responses as it needs."""
     questions = task.questions
@@ -144,6 +153,7 @@ def _sheets(
             config.judge.minimum_mass,
             config.sizes.batch_tokens,
             None if progress is None else lambda done, tokens: progress(0, tokens),
+            on_shrink,
         )
     )
     scores = [None if paper is None else next(found).value for paper in papers]

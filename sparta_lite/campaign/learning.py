@@ -120,7 +120,7 @@ def _trainer(arena: Arena) -> Callable[..., DpoResult]:
 
 def _tokenized(arena: Arena, fought: FoughtDuel, pair: Preference) -> TokenizedPair:
     """The pair in the very tokens that were generated."""
-    prompt = arena.question(fought.instruction)
+    prompt = arena.question(fought.instruction).ids
     return TokenizedPair(prompt, fought.responses[pair.chosen].ids, fought.responses[pair.rejected].ids)
 
 

@@ -38,7 +38,9 @@ def _measured(arena: Arena, iteration: int, known: Mapping[int, Any]) -> dict[st
     names: list[str | None] = [*arena.tribe] if known else [*arena.tribe, None]
     total = len(names) * sum(len(task.questions) for task in arena.tasks)
     with arena.phase(iteration, "evaluate", total) as meter:
-        sheets = examine(arena.config, arena.base, arena.bank, arena.chat, arena.tasks, names, meter.add)
+        sheets = examine(
+            arena.config, arena.base, arena.bank, arena.chat, arena.tasks, names, meter.add, arena.on_shrink
+        )
     tasks = [
         _row(arena, task, sheets[task.name], before)
         for task, before in zip(arena.tasks, earlier, strict=True)

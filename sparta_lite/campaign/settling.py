@@ -64,7 +64,7 @@ def settle_votes(
             )
         )
     arena.listener(StandingsChanged(iteration, standings(settlement.standing, tally, weights)))
-    _warn_of_failures(arena, iteration, judgments)
+    _warn(arena, iteration, judgments)
     return settlement.standing, pairs
 
 
@@ -120,11 +120,14 @@ def _tally(
     return dict(tally)
 
 
-def _warn_of_failures(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:
-    failed = sum(None in judgment.scores for judgment in judgments)
-    if failed:
+def _warn(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:
+    of_all = f"of {len(judgments)} judgments"
+    if failed := sum(None in judgment.scores for judgment in judgments):
+        arena.listener(Warned(f"iteration {iteration + 1}: {failed} {of_all} failed and cast no vote"))
+    if cut := sum(max(judgment.cut) > 0 for judgment in judgments):
         arena.listener(
             Warned(
-                f"iteration {iteration + 1}: {failed} of {len(judgments)} judgments failed and cast no vote"
+                f"iteration {iteration + 1}: {cut} {of_all} saw an answer without its end, to fit; "
+                "judge.max_tokens sets the limit"
             )
         )

@@ -29,8 +29,8 @@ def chat(
 ) -> None:
     """Ask the adapters of a run; an empty line or Ctrl-D ends it. Each question stands on its own."""
     quiet_libraries()
-    from sparta_lite.campaign.finished import open_run
-    from sparta_lite.campaign.talking import BEST, open_talk
+    from sparta_lite.outcome.finished import open_run
+    from sparta_lite.outcome.talking import BEST, open_talk
 
     talk = open_talk(open_run(run, iteration), adapters or [BEST])
     for number, question in enumerate(_questions()):

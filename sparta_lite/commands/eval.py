@@ -17,7 +17,7 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json
 
 if TYPE_CHECKING:
-    from sparta_lite.campaign.finished import Finished
+    from sparta_lite.outcome.finished import Finished
 
 _REPORT_EVERY = 10.0  # seconds
 _BASE = "bare base"
@@ -66,9 +66,9 @@ def evaluate(
     quiet_libraries()
     # The harness draws a bar per task and adapter; its turns are lines of ours. tqdm reads this on import.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from sparta_lite.campaign import evaluation
-    from sparta_lite.campaign.finished import open_run
-    from sparta_lite.campaign.harness import Order, require_harness
+    from sparta_lite.outcome import evaluation
+    from sparta_lite.outcome.finished import open_run
+    from sparta_lite.outcome.harness import Order, require_harness
 
     order = None
     if harness is not None:

@@ -50,9 +50,9 @@ def export(
     if base is not None and to is not Target.merged:
         raise SpartaError("export: --base belongs to --to merged")
     quiet_libraries()
-    from sparta_lite.campaign.exporting import export as write
-    from sparta_lite.campaign.exporting import export_to_hub
-    from sparta_lite.campaign.finished import best_adapter, open_run
+    from sparta_lite.outcome.exporting import export as write
+    from sparta_lite.outcome.exporting import export_to_hub
+    from sparta_lite.outcome.finished import best_adapter, open_run
 
     finished = open_run(run, iteration)
     name = best_adapter(finished) if adapter == "best" else adapter

@@ -80,7 +80,7 @@ class LiveView:
     ) -> None:
         self._exit.close()
         Outlet(sys.stderr).write(self._strays.getvalue())
-        for line in self._board.plan:
+        for line in (*self._board.plan, *self._board.choices):
             self._console.print(Text(clean(line)))
         for warning in self._board.warnings:
             self._console.print(Text(f"warning: {clean(warning)}", style=WORSE))

@@ -87,7 +87,7 @@ class PlainView:
             case Warned():
                 return [f"warning: {clean(event.message)}"]
             case RunStarted():
-                return _started(event)
+                return [_started(event), *map(clean, self._board.choices)]
             case RunFinished():
                 return [f"finished in {duration(event.seconds)}"]
         return []
@@ -153,13 +153,12 @@ class PlainView:
         return line + (f"; {sum(lost.values()):,} answers {said}" if any(lost.values()) else "")
 
 
-def _started(event: RunStarted) -> list[str]:
+def _started(event: RunStarted) -> str:
     verb = "resumes" if event.resumed else "starts"
-    return [
+    return (
         f"{clean(event.run)} {verb}: base {clean(event.base)}, {len(event.tribe)} adapters, "
-        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}",
-        *(f"{name:<9} {clean(choice)}" for name, choice in event.choices.items()),
-    ]
+        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}"
+    )
 
 
 def _rates(current: Round) -> list[str]:

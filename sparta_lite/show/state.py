@@ -150,6 +150,11 @@ class Board:
         return self.run.tribe if self.run else tuple(self.standings)
 
     @property
+    def choices(self) -> list[str]:
+        """What the settings left to the machine, and why, in lines."""
+        return [f"{name}: {choice}" for name, choice in self.run.choices.items()] if self.run else []
+
+    @property
     def iteration_shown(self) -> int:
         """The current iteration counted from 1, as people do; 0 while the untrained tribe is evaluated."""
         if self.round is None or self.round.phase == "evaluate":

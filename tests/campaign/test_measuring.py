@@ -221,7 +221,7 @@ def test_the_bare_base_judges_everyone(make_arena: MakeArena, base_path: Path) -
     model, tokens = AutoModelForCausalLM.from_pretrained(base_path), arena.chat.score_tokens
     scores = []
     for question in QUESTIONS[:3]:
-        asked = Prompt("ada", arena.question(question.text))
+        asked = Prompt("ada", arena.question(question.text).ids)
         [response] = generate(arena.base, arena.bank, [asked], GREEDY, 6, 1)
         paper = arena.chat.judge(question.text, response.ids, 300)
         assert paper is not None

@@ -44,6 +44,31 @@ def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
     assert (record["status"], record["seed"]) == ("finished", 0)
     assert record["versions"]["torch"] == torch.__version__
     assert set(record["hashes"]) == {"instructions", "base", "adapter ada", "adapter ben", "adapter cyd"}
+    assert record["choices"]["dtype"].startswith("float32 (")
+    assert record["choices"]["attention"].startswith("sdpa (")
+    assert record["choices"]["trainer"].startswith("tribe (")
+
+
+def test_what_was_cut_to_fit_is_counted_aloud(tiny_config: Path, tmp_path: Path) -> None:
+    """Instructions and answers are as many bytes as tokens here."""
+    questions = tmp_path / "questions.jsonl"
+    texts = ["short?", "b" * 70, "c" * 80]
+    write_lines(questions, [{"text": text} for text in texts])
+    sets = [f"data.path={questions}", "data.column=text", "iterations=1", "duels=3", "evaluation.items=0"]
+    short = [
+        "generation.max_prompt_tokens=84",
+        "generation.max_new_tokens=40",
+        "judge.max_tokens=150",
+        "judge.request=Score it.",
+    ]
+    told: list[Event] = []
+    run(load_config(tiny_config, [*sets, *short]), tmp_path / "run", False, told.append)
+    warnings = [event.message for event in told if isinstance(event, Warned)]
+    store = Store(tmp_path / "run")
+    cut = sum(max(row["cut"]) > 0 for row in read_lines(store.judgments(0)))
+    assert cut > 0
+    assert f"iteration 1: {cut} of 3 judgments saw an answer without its end" in "\n".join(warnings)
+    assert "iteration 1: 2 of 3 instructions lost their end" in "\n".join(warnings)
 
 
 def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> None:

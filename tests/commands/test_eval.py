@@ -14,10 +14,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from sparta_lite.campaign import evaluation
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.intervals import wilson
 from sparta_lite.commands.app import app
+from sparta_lite.outcome import evaluation
 from sparta_lite.pocket import adapter_paths as pocket_adapters
 from sparta_lite.pocket import base_path as pocket_base
 from sparta_lite.pocket import items

@@ -138,7 +138,7 @@ def test_the_hub_gets_the_same_files_privately(
         seen.append(({path.name for path in folder.iterdir()}, repository, private))
         return f"https://hub/{repository}"
 
-    monkeypatch.setattr("sparta_lite.campaign.exporting.upload", upload)
+    monkeypatch.setattr("sparta_lite.outcome.exporting.upload", upload)
     assert export(measured, "--to", "hub", "--repo", "me/ben").stdout == (
         "ben after iteration 1: https://hub/me/ben\n"
     )
@@ -151,7 +151,7 @@ def test_a_hub_that_refuses_is_one_line(measured: Path, monkeypatch: pytest.Monk
     def upload(*_: object, **__: object) -> str:
         raise RuntimeError("409 Conflict\nmany lines more")
 
-    monkeypatch.setattr("sparta_lite.campaign.exporting.upload", upload)
+    monkeypatch.setattr("sparta_lite.outcome.exporting.upload", upload)
     result = export(measured, "--to", "hub", "--repo", "me/ben")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: me/ben: the hub does not take it (409 Conflict); check")

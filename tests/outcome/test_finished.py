@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sparta_lite.campaign.config import load_config, show_config
-from sparta_lite.campaign.finished import best_adapter, evaluations, open_run
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_lines
+from sparta_lite.outcome.finished import best_adapter, evaluations, open_run
 
 TRIBE = ("cyd", "ada", "ben")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.finished import Finished, best_adapter
 from sparta_lite.campaign.resident import Resident, choose, load_resident
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.outcome.finished import Finished, best_adapter
 from sparta_lite.randomness import key
 
 BASE = "base"

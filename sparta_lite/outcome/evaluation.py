@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.campaign import harness
 from sparta_lite.campaign.examining import Sheet, examine
-from sparta_lite.campaign.finished import Finished
 from sparta_lite.campaign.planning import is_planned, planned
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.campaign.resident import choose, load_resident
@@ -18,6 +16,8 @@ from sparta_lite.campaign.tasks import held_out
 from sparta_lite.data.task import Task
 from sparta_lite.engine.decode import Progress
 from sparta_lite.errors import SpartaError
+from sparta_lite.outcome import harness
+from sparta_lite.outcome.finished import Finished
 
 FORMAT = 1
 """Version of the record's form."""

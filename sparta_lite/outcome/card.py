@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from sparta_lite.campaign.finished import Finished, evaluations
 from sparta_lite.campaign.settings import POCKET
 from sparta_lite.files import read_lines
+from sparta_lite.outcome.finished import Finished, evaluations
 
 _SHOWN = ("sparta-lite", "torch", "transformers", "peft")
 
