@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -217,7 +218,7 @@ def main() -> int:
     parser.add_argument("--vram", default="24GB", help="what is planned for and, on a GPU, all there is")
     parser.add_argument("--duels", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--trainers", default="unsloth,tribe" if cuda else "tribe,trl")
+    parser.add_argument("--trainers", default="unsloth,tribe" if cuda else "tribe")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--child", nargs=2, metavar=("TRAINER", "DIRECTORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -237,7 +238,9 @@ def main() -> int:
         make_questions(root / "questions.jsonl", max(arguments.duels, 3), words=60)
         for trainer in arguments.trainers.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--child", trainer, directory]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            # On a CPU, TRL's kernels have to be interpreted.
+            environment = os.environ if cuda else {**os.environ, "TRITON_INTERPRET": "1"}
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 return done.returncode
             results.append(json.loads(done.stdout.splitlines()[-1]))

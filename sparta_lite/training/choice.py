@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -29,9 +30,11 @@ def choose_trainer(
         dtype: what the base computes in.
 
     Raises:
-        SpartaError: Unsloth is asked for and cannot train here.
+        SpartaError: Unsloth or TRL is asked for and cannot train here.
     """
     if setting in ("tribe", "trl"):
+        if setting == "trl" and device.type == "cpu":
+            require_interpreter()
         return setting, "as the settings say"
     obstacle = _obstacle(device, architecture, dtype)
     if setting == "unsloth":
@@ -46,6 +49,23 @@ def choose_trainer(
     except SpartaError:
         return "tribe", "unsloth is not installed or cannot be imported"
     return "unsloth", "a GPU, and unsloth can be imported"
+
+
+def require_interpreter() -> None:
+    """TRL takes log-probabilities in a Triton kernel alone; on a CPU that has to be interpreted.
+
+    Raises:
+        SpartaError: it would not be.
+    """
+    if find_spec("triton"):
+        import triton  # type: ignore[import-untyped]
+
+        if triton.knobs.runtime.interpret:
+            return
+    raise SpartaError(
+        "training.trainer: TRL computes on a GPU; set the trainer to tribe, or have its kernels "
+        "interpreted, slowly, with Triton installed and TRITON_INTERPRET=1 in the environment"
+    )
 
 
 def _obstacle(device: torch.device, architecture: str | None, dtype: torch.dtype | None) -> str | None:

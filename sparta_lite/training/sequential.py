@@ -19,6 +19,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.memory import OnShrink, shrink_to_fit
 from sparta_lite.errors import SpartaError
+from sparta_lite.training.choice import require_interpreter
 from sparta_lite.training.optim import BETAS, EPSILON, distances
 from sparta_lite.training.packing import TokenizedPair, truncate
 from sparta_lite.training.phase import (
@@ -76,7 +77,7 @@ def train_in_turn(
             hand, are in the bank.
     """
     if model.device.type == "cpu":
-        _require_interpreter()
+        require_interpreter()
     pairs, truncated = truncate(pairs, settings.max_length, settings.max_prompt)
     plan = [
         [pairs[index] for index in batch]
@@ -295,14 +296,3 @@ def _norm(tensors: list[Tensor]) -> Tensor:
         return torch.zeros(())
     total: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
     return total
-
-
-def _require_interpreter() -> None:
-    """TRL takes log-probabilities in a Triton kernel alone; on a CPU that has to be interpreted."""
-    import triton  # type: ignore[import-untyped]
-
-    if not triton.knobs.runtime.interpret:
-        raise SpartaError(
-            "training.trainer: TRL computes on a GPU; set the trainer to tribe, or have its kernels "
-            "interpreted, slowly, with TRITON_INTERPRET=1 in the environment"
-        )
