@@ -1,12 +1,14 @@
 """One whole iteration on one card: seconds, rates, and peak memory against the plan, phase by phase.
 
     python benchmarks/card.py --vram 24GB --json card.json      # a GPU: Qwen2.5-7B's shape, Unsloth and tribe
-    python benchmarks/card.py --shape small --duels 8           # a CPU: the same road in two minutes
+    python benchmarks/card.py --duels 32 --new-tokens 64        # a CPU: a small shape, two minutes
 
 The base has random weights of the exact shape and goes the road of a real one: a checkpoint on the disk,
-quantised to NF4 while it is loaded, ten new r-16 adapters, instructions as long as GSM8K's. Its answers never
-end by themselves, so every one is as long as it may be. On a GPU the process may allocate no more than
-``--vram`` says. Every trainer runs in a process of its own, for Unsloth changes the process it is in.
+quantised to NF4 while it is loaded, ten new r-16 adapters. A plan takes every length at its limit, and so
+does this: all questions are equally long, answers never end by themselves, and the limits are just what
+that needs. On a GPU the process may allocate no more than ``--vram`` says. Every trainer runs in a process
+of its own, for Unsloth changes the process it is in. On a CPU bytes are counted operation by operation,
+beyond base and adapters, and that makes everything slower.
 """
 
 from __future__ import annotations
@@ -18,19 +20,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
+import weakref
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Event, PhaseFinished, PhaseProgress, PhaseStarted
+from sparta_lite.campaign.events import Event, PhaseFinished, PhaseStarted
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines, write_json, write_lines
 from sparta_lite.pocket import base_path
@@ -70,46 +74,61 @@ class Measured:
     seconds: float = 0.0
     tokens: int = 0
     peak: int = 0
-    """Bytes: allocated on a GPU; on a CPU resident size beyond that before the run."""
+    """Bytes: allocated on a GPU; on a CPU alive beyond those at the phase's start."""
     planned: int = 0
-    """Bytes of the base's weights and of the phase, by the plan."""
+    """Bytes of the same, by the plan."""
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages that operations have made and that are still alive, and their peak.
+
+    It sees what an allocator on a GPU would; a process's resident size says little of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {_key(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        for each in tree_leaves(out):
+            if isinstance(each, Tensor) and _key(each) not in {*given, *self._sizes}:
+                storage = each.untyped_storage()
+                self._sizes[_key(each)] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, _key(each))
+        return out
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def _key(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 @dataclass
 class Meter:
     """Listens to a run and takes memory and time by phase."""
 
-    cuda: bool
+    live: Live | None
+    """None: a GPU's allocator counts."""
     phases: dict[str, Measured] = field(default_factory=dict)
-    now: str = ""
-
-    def __post_init__(self) -> None:
-        self.before = psutil.Process().memory_info().rss
-        if not self.cuda:
-            threading.Thread(target=self._watch, daemon=True).start()
+    start: int = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, PhaseStarted):
-            self.now = event.phase
-            self.phases.setdefault(event.phase, Measured())
-            if self.cuda:
+            if self.live is None:
                 torch.cuda.reset_peak_memory_stats()
-        elif isinstance(event, PhaseProgress):
-            self._take(torch.cuda.max_memory_allocated() if self.cuda else 0)
+            else:
+                self.start = self.live.peak = self.live.now
         elif isinstance(event, PhaseFinished):
-            self._take(torch.cuda.max_memory_allocated() if self.cuda else 0)
-            self.phases[event.phase].seconds += event.seconds
-            self.phases[event.phase].tokens += event.tokens
-
-    def _take(self, size: int) -> None:
-        if self.now:
-            self.phases[self.now].peak = max(self.phases[self.now].peak, size)
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while True:
-            self._take(process.memory_info().rss - self.before)
-            time.sleep(0.02)
+            peak = torch.cuda.max_memory_allocated() if self.live is None else self.live.peak - self.start
+            self.phases[event.phase] = Measured(event.seconds, event.tokens, peak)
 
 
 def make_base(path: Path, shape: str) -> None:
@@ -128,17 +147,33 @@ def make_base(path: Path, shape: str) -> None:
     model.save_pretrained(path, max_shard_size="4GB")
 
 
-def make_questions(path: Path, count: int, words: int) -> None:
-    """Questions of ``words`` words, each another."""
+def make_questions(path: Path, count: int) -> None:
+    """Questions of the same words in other orders: all of the same number of tokens."""
     rows = []
     for number in range(count):
-        text = generator("card", number).choices(WORDS, k=words)
-        rows.append({"question": f"{number}: {' '.join(text)}?"})
+        words = [*WORDS] * 5
+        generator("card", number).shuffle(words)
+        rows.append({"question": " ".join(words)})
     write_lines(path, rows)
 
 
+def lengths(base: Path, questions: list[str]) -> tuple[int, int]:
+    """Tokens of the longest question as a fighter reads it, and of what a judge reads around an answer."""
+    from transformers import AutoTokenizer
+
+    from sparta_lite.engine.chat import Chat
+
+    config = load_config(None, [f"base={base}", "tribe.adapters=fresh-10"])
+    chat = Chat(AutoTokenizer.from_pretrained(base), None, config.judge.layout, config.judge.wording)
+    papers = [chat.judge(question, (), 1 << 20) for question in questions]
+    asked = max(len(chat.question(question, 1 << 20).ids) for question in questions)
+    return asked, max(len(paper.ids) for paper in papers if paper is not None)
+
+
 def settings(arguments: argparse.Namespace, trainer: str, root: Path) -> list[str]:
-    cuda = torch.cuda.is_available()
+    questions = [row["question"] for row in read_lines(root / "questions.jsonl")]
+    asked, judged = lengths(root / "base", questions)
+    answer = arguments.new_tokens
     return [
         f"base={root / 'base'}",
         "tribe.adapters=fresh-10",
@@ -146,16 +181,17 @@ def settings(arguments: argparse.Namespace, trainer: str, root: Path) -> list[st
         "data.column=question",
         "iterations=1",
         f"duels={arguments.duels}",
-        f"generation.max_new_tokens={arguments.new_tokens}",
-        "generation.max_prompt_tokens=512",
+        f"generation.max_new_tokens={answer}",
+        f"generation.max_prompt_tokens={asked}",
+        "generation.places=64",
         "judge.minimum_mass=0",
-        "judge.max_tokens=1024",
+        f"judge.max_tokens={judged + answer}",
         "evaluation.items=0",
         f"training.trainer={trainer}",
-        "training.max_length=768",
-        "training.max_prompt=512",
+        f"training.max_length={asked + answer}",
+        f"training.max_prompt={asked}",
         f"vram={arguments.vram}",
-        *([] if cuda else ["threads=1"]),
+        *([] if torch.cuda.is_available() else ["threads=1"]),
     ]
 
 
@@ -171,14 +207,20 @@ def one(arguments: argparse.Namespace, trainer: str, root: Path) -> dict[str, An
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, parse_memory(arguments.vram) / whole))
     plan, config = planned(config, choose(config))
-    meter = Meter(cuda)
+    live = None if cuda else Live()
+    meter = Meter(live)
     out = root / f"run-{trainer}"
-    run(config, out, False, meter)
+    with live or nullcontext():
+        run(config, out, False, meter)
     for phase in plan.phases:
         if phase.name in meter.phases:
-            meter.phases[phase.name].planned = plan.weights + phase.memory
+            standing = -phase.parts["adapters"] if live else plan.weights
+            meter.phases[phase.name].planned = phase.memory + standing
     duels = read_lines(out / "iteration-00" / "duels.jsonl")
     pairs = len(read_lines(out / "iteration-00" / "preferences.jsonl"))
+    judgments = read_lines(out / "iteration-00" / "judgments.jsonl")
+    if not pairs or any(None in judgment["scores"] for judgment in judgments):
+        raise SpartaError(f"{trainer}: no pairs, or judgments that failed: this measures nothing")
     seconds = {name: meter.phases[name].seconds for name in PHASES}
     written = sum(len(response["ids"]) for duel in duels for response in duel["responses"])
     return {
@@ -186,7 +228,7 @@ def one(arguments: argparse.Namespace, trainer: str, root: Path) -> dict[str, An
         "sizes": asdict(plan.sizes),
         "phases": {name: asdict(meter.phases[name]) for name in PHASES},
         "new tokens a second": written / seconds["generate"],
-        "judge prompts a second": 2 * 8 * len(duels) / seconds["judge"],
+        "judge prompts a second": 2 * len(judgments) / seconds["judge"],
         "adapter-pairs a second": 10 * pairs / seconds["train"],
         "pairs": pairs,
         "choices": read_json(out / "run.json")["choices"],
@@ -235,7 +277,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         make_base(root / "base", arguments.shape)
-        make_questions(root / "questions.jsonl", max(arguments.duels, 3), words=60)
+        make_questions(root / "questions.jsonl", arguments.duels)
         for trainer in arguments.trainers.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--child", trainer, directory]
             # On a CPU, TRL's kernels have to be interpreted.

@@ -334,29 +334,40 @@ def test_an_unwritable_place_is_one_clear_line(tiny_config: Path, tmp_path: Path
         run(load_config(tiny_config), tmp_path / "file" / "run", False, ignore)
 
 
+LIMITS = (1500, 6000, 30000)
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.loop import run
 from sparta_lite.errors import SpartaError
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-try:
-    run(load_config(Path(sys.argv[1])), Path(sys.argv[2]), False, lambda event: None)
-except SpartaError as error:
-    print(json.dumps(str(error)))
+said = {}
+for limit in sys.argv[3:]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    try:
+        run(load_config(Path(sys.argv[1])), Path(sys.argv[2]) / limit, False, lambda event: None)
+    except SpartaError as error:
+        said[limit] = str(error)
+print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("limit", [1500, 6000, 30000])
+@pytest.fixture(scope="module")
+def full_disks(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Runs for which the system let no file grow beyond a limit, as a full disk would; what they said."""
+    root = tmp_path_factory.mktemp("full")
+    command = [sys.executable, "-c", FULL_DISK, str(tiny_config), str(root), *map(str, LIMITS)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return root, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("limit", LIMITS)
 def test_a_full_disk_leaves_nothing_half_written(
-    tiny_config: Path, finished: Path, tmp_path: Path, limit: int
+    tiny_config: Path, finished: Path, full_disks: tuple[Path, dict[str, str]], limit: int
 ) -> None:
-    """The system refuses to let any file grow beyond ``limit`` bytes, as a full disk would."""
-    out = tmp_path / "run"
-    command = [sys.executable, "-c", FULL_DISK, str(tiny_config), str(out), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert "free some space" in json.loads(done.stdout.splitlines()[-1])
+    out = full_disks[0] / str(limit)
+    assert "free some space" in full_disks[1][str(limit)]
     for path in out.rglob("*"):
         assert ".partial" not in path.name or path.is_dir()
         if path.suffix == ".jsonl":
