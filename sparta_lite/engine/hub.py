@@ -50,10 +50,15 @@ def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:
             f"{repository}: no such directory and no such repository on the hub; correct the name, or run "
             "`hf auth login` if it is private"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
         raise SpartaError(
             f"{repository}: no such directory, and the hub cannot be reached "
             f"({type(error).__name__}); give a local directory, or download it while there is a network"
+        ) from error
+    except OSError as error:
+        raise SpartaError(
+            f"{repository}: downloading failed ({error.strerror or error}); free some space or set HF_HOME to a "
+            "directory that you may write to"
         ) from error
 
 

@@ -1,0 +1,124 @@
+"""Which attention is taken, and that each computes the textbook's."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparta_lite.engine import attention
+from sparta_lite.engine.attention import causal, choose_attention, masked
+from sparta_lite.engine.device import choose_device, choose_dtype
+from sparta_lite.errors import SpartaError
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+
+
+def textbook(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, head by head; query heads share key heads in order."""
+    shared = q.shape[1] // k.shape[1]
+    out = torch.empty_like(q)
+    for row in range(len(q)):
+        for head in range(q.shape[1]):
+            scores = q[row, head] @ k[row, head // shared].T / math.sqrt(q.shape[-1])
+            weights = scores.masked_fill(~mask[row, 0], -math.inf).softmax(-1)
+            out[row, head] = weights @ v[row, head // shared]
+    return out
+
+
+@pytest.fixture
+def qkv() -> tuple[Tensor, Tensor, Tensor]:
+    dice = torch.Generator().manual_seed(3)
+    return tuple(torch.randn(2, heads, 7, 8, generator=dice) for heads in (4, 2, 2))  # type: ignore[return-value]
+
+
+def test_causal_and_masked_are_the_textbooks(qkv: tuple[Tensor, Tensor, Tensor]) -> None:
+    triangle = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+    torch.testing.assert_close(causal(0, *qkv), textbook(*qkv, triangle))
+    dice = torch.Generator().manual_seed(4)
+    some = (torch.rand(2, 1, 7, 7, generator=dice) < 0.5) | torch.eye(7, dtype=torch.bool)
+    torch.testing.assert_close(masked(*qkv, some), textbook(*qkv, some))
+
+
+def test_flash_attn_gets_its_own_layout(
+    qkv: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in with flash-attn's signature: [rows, length, heads, head_dim], key heads shared."""
+
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        assert q.shape == (2, 7, 4, 8)
+        assert k.shape == v.shape == (2, 7, 2, 8)
+        assert causal
+        triangle = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+        return textbook(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), triangle).transpose(1, 2)
+
+    expected = causal(0, *qkv)
+    monkeypatch.setattr(attention, "_flash", lambda device, dtype: flash_attn_func)
+    torch.testing.assert_close(causal(0, *qkv), expected)
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: ModuleType | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(attention, "find_spec", lambda name: installed)
+    if installed is not None:
+        monkeypatch.setitem(sys.modules, "flash_attn", installed)
+
+
+def test_flash_attn_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, (8, 0), ModuleType("flash_attn"))
+    assert choose_attention(CARD, torch.bfloat16)[0] == "flash-attn"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "capability", "installed", "reason"),
+    [
+        (CPU, torch.bfloat16, (9, 0), True, "needs a CUDA device"),
+        (CARD, torch.float32, (9, 0), True, "computes in 16 bits, the base in float32"),
+        (CARD, torch.float16, (7, 5), True, "compute capability 8.0"),
+        (CARD, torch.bfloat16, (9, 0), False, "not installed"),
+    ],
+)
+def test_why_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    device: torch.device,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    installed: bool,
+    reason: str,
+) -> None:
+    pretend(monkeypatch, capability, ModuleType("flash_attn") if installed else None)
+    kind, why = choose_attention(device, dtype)
+    assert kind == "sdpa"
+    assert reason in why
+
+
+def test_a_flash_attn_that_is_broken_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> ModuleType:
+        raise ImportError("undefined symbol")
+
+    pretend(monkeypatch, (9, 0), ModuleType("flash_attn"))
+    monkeypatch.setattr(attention, "import_module", broken)
+    assert choose_attention(CARD, torch.bfloat16) == ("sdpa", "flash-attn cannot be imported (ImportError)")
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_card_computes_in_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert choose_dtype("auto", CARD)[0] == dtype
+    assert choose_dtype("auto", CPU)[0] == torch.float32
+    assert choose_dtype("bfloat16", CPU) == (torch.bfloat16, "as the settings say")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(SpartaError, match="torch sees no CUDA device"):
+        choose_device("cuda")
