@@ -104,7 +104,7 @@ class _Step:
         out = F.scaled_dot_product_attention(
             grouped, keys[:rows, :, : self.longest], values[:rows, :, : self.longest], attn_mask=self.mask
         )
-        return out.view_as(q)
+        return out.reshape(q.shape)  # a copy on a GPU, where `out` lies query after query
 
 
 @torch.no_grad()

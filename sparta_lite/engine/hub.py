@@ -57,8 +57,8 @@ def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:
         ) from error
     except OSError as error:
         raise SpartaError(
-            f"{repository}: downloading failed ({error.strerror or error}); free some space or set HF_HOME to a "
-            "directory that you may write to"
+            f"{repository}: downloading failed ({error.strerror or error}); free some space or set HF_HOME "
+            "to a directory that you may write to"
         ) from error
 
 

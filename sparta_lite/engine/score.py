@@ -206,13 +206,13 @@ def expected_scores(
         ends = [len(rows[index][1]) for index in batch]
         keep = torch.tensor([[end - 2, end - 1] for end in ends], device=base.decoder.device)
         hidden = _hidden(base, bank, [rows[index] for index in batch], following, keep)  # [rows, 2, hidden]
-        first = base.decoder.logits(hidden[:, 0]).float().softmax(-1).double().cpu()
-        chances = first[:, list(tokens.digits)]  # [rows, 9]
+        first = base.decoder.logits(hidden[:, 0]).float().softmax(-1)
+        chances = first[:, list(tokens.digits)].double().cpu()  # [rows, 9]
         if len(tokens.ten) == 1:
-            ten = first[:, tokens.ten[0]]
+            ten = first[:, tokens.ten[0]].double().cpu()
         else:
-            second = base.decoder.logits(hidden[:, 1]).float().softmax(-1).double().cpu()
-            ten = chances[:, 0] * second[:, tokens.ten[1]]
+            second = base.decoder.logits(hidden[:, 1]).float().softmax(-1)
+            ten = chances[:, 0] * second[:, tokens.ten[1]].double().cpu()
             chances[:, 0] -= ten
         chances = torch.cat([chances, ten[:, None]], dim=1)  # [rows, 10]
         mass = chances.sum(1)
