@@ -52,7 +52,6 @@ def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda 
         say("gemini_alpaca is made from the mixture's gpt4_alpaca: it has no answers by Gemini")
     if subsets.skipped:
         say(f"{subsets.skipped} rows were left out: no assistant says anything in them")
-    write_json(out / _RECORD, asdict(plan))
     missing = [name for name in subsets.conversations if not (out / name / CONFIG_FILE).is_file()]
     for name in subsets.conversations:
         if name not in missing:
@@ -61,6 +60,7 @@ def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda 
         return
     base, wrap = _load(plan)
     lessons = {name: _lessons(base, plan, subsets, name, say) for name in missing}
+    write_json(out / _RECORD, asdict(plan))
     for name in missing:
         bank, start, result = train_adapter(
             base, lessons[name], plan.settings, wrap=wrap, seed=plan.seed, name=name
@@ -93,7 +93,7 @@ def _require_place(plan: ForgePlan, out: Path) -> None:
     before: dict[str, Any] = read_json(record)
     now = asdict(plan)
     changed = [name for name in now if before.get(name) != now[name]]
-    if changed:
+    if changed and any(out.glob(f"*/{CONFIG_FILE}")):
         raise SpartaError(
             f"{out}: its adapters were forged with another {', '.join(changed)}; give another --out"
         )

@@ -50,8 +50,12 @@ def base_source(config: Config) -> str:
     return str(base_path()) if config.base == POCKET else config.base
 
 
-def choose(config: Config) -> Choices:
+def choose(config: Config, training: bool = True) -> Choices:
     """Settle what the settings leave open, from the device and the base's ``config.json`` alone.
+
+    Args:
+        config: the run's settings.
+        training: whether their trainer will be used; it may be missing where nothing trains.
 
     Raises:
         SpartaError: a device or a trainer is asked for that is not there.
@@ -60,7 +64,8 @@ def choose(config: Config) -> Choices:
     dtype, why_dtype = choose_dtype(config.dtype, device)
     attention, why_attention = choose_attention(device, dtype)
     architecture = read_json(config_file(config)).get("model_type")
-    trainer, why_trainer = choose_trainer(config.training.trainer, device, architecture, dtype)
+    setting = config.training.trainer if training else "tribe"
+    trainer, why_trainer = choose_trainer(setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
         "attention": f"{attention} ({why_attention})",

@@ -25,7 +25,7 @@ def held_out(config: Config) -> tuple[Task, ...]:
     if unused := sorted(set(settings.paths) - set(names)):
         raise SpartaError(
             f"evaluation.paths: {', '.join(unused)} is not among the tasks ({', '.join(names) or 'none'}); "
-            "add it to evaluation.tasks or remove its path"
+            "name it in evaluation.tasks, or with --tasks, or remove its path"
         )
     return tuple(_task(config, name) for name in names) if settings.items else ()
 

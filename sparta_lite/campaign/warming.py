@@ -97,7 +97,7 @@ def _generate(base: Base, bank: Bank, made: Plan) -> None:
         for row in range(made.sizes.places)
     ]
     sampling = Sampling(top_k=0) if made.work.uncut else Sampling()
-    generate(base, bank, prompts, sampling, _STEPS, made.sizes.places)
+    generate(base, bank, prompts, sampling, _STEPS, made.sizes.places, on_shrink=_refuse)
 
 
 def _judge(base: Base, bank: Bank, made: Plan) -> None:
@@ -105,12 +105,17 @@ def _judge(base: Base, bank: Bank, made: Plan) -> None:
     rows = max(1, made.sizes.batch_tokens // made.work.judge_prompt)
     prompts = [Prompt(bank.adapters[0].name, _tokens(made, length, row)) for row in range(rows)]
     tokens = ScoreTokens(prefix=(0,), digits=tuple(range(1, 10)), ten=(1, 0))
-    expected_scores(base, bank, prompts, tokens, 0.0, made.sizes.batch_tokens)
+    expected_scores(base, bank, prompts, tokens, 0.0, made.sizes.batch_tokens, on_shrink=_refuse)
+
+
+def _refuse(phase: str, size: int, smaller: int) -> None:
+    """What fits into a smaller batch alone does not fit."""
+    raise torch.OutOfMemoryError(f"{phase} in a batch of {size}")
 
 
 def _train(base: Base, bank: Bank, config: Config, made: Plan) -> None:
     work, sizes = made.work, made.sizes
-    together = min(sizes.adapters_at_once, work.adapters)
+    together = min(sizes.adapters_at_once, bank.limit)
     prompt = min(work.prompt_in_training, max(1, work.length - work.answer))
     answer = min(work.answer, work.length - prompt)
     pairs = [

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.errors import SpartaError
 from sparta_lite.show.text import clean
 
 
@@ -38,6 +39,16 @@ def chat(
 
 
 def _questions() -> Iterator[str]:
+    """What is asked, in UTF-8."""
+    for question in _lines():
+        try:
+            question.encode()
+        except UnicodeEncodeError as error:
+            raise SpartaError("chat: a question is not UTF-8; save or type it in that encoding") from error
+        yield question
+
+
+def _lines() -> Iterator[str]:
     """What is typed, up to an empty line; all lines that are piped in, empty ones left out."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())

@@ -177,7 +177,7 @@ def _require_columns(rows: Sequence[Row], names: Sequence[str], path: str) -> No
     for name in names:
         if columns and name not in columns:
             nearest = difflib.get_close_matches(name, columns, n=1)
-            meant = f" did you mean {nearest[0]!r}?" if nearest else ""
+            meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             raise SpartaError(
-                f"{parted(path)[0]}: has no column {name!r};{meant} Its columns: {', '.join(columns)}"
+                f"{parted(path)[0]}: has no column {name!r}{meant}; its columns: {', '.join(columns)}"
             )

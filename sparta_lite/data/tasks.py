@@ -177,8 +177,8 @@ def preset_of(name: str) -> Preset:
     """
     if name not in TASKS:
         nearest = difflib.get_close_matches(name, TASKS, n=1)
-        meant = f" did you mean {nearest[0]!r}?" if nearest else ""
-        raise SpartaError(f"no task is called {name!r};{meant} The tasks: {', '.join(TASKS)}")
+        meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        raise SpartaError(f"no task is called {name!r}{meant}; the tasks: {', '.join(TASKS)}")
     return TASKS[name]
 
 
@@ -189,7 +189,7 @@ def _source(
     if path is None and preset.hub is None:
         raise SpartaError(
             f"{name}: is not known to be on the hub; give its file, as data.path for the duels and as "
-            f"evaluation.paths.{name} for the held-out questions"
+            f"evaluation.paths.{name}, or with `eval --path`, for the held-out questions"
         )
     where, named = parted(path or str(preset.hub))
     splits = read_splits(where, subset or (preset.subset if path is None else None))

@@ -50,6 +50,8 @@ def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if flash is not None:
         out: Tensor = flash(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=True)
         return out.transpose(1, 2)
+    if q.is_cuda and not _flash_computes(q.device, q.dtype):
+        k, v = _for_every_head(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
@@ -65,12 +67,24 @@ def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [rows, heads, length, head_dim].
     """
-    if q.is_cuda and q.shape[1] != k.shape[1]:
-        # Of torch's kernels on a GPU none takes both a mask and shared key heads, but for the one that
-        # writes all scores into memory.
-        shared = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    if q.is_cuda:
+        k, v = _for_every_head(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def _for_every_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values with as many heads as ``q``.
+
+    Of torch's kernels on a GPU flash-attention alone takes shared key heads, and it takes no mask; what
+    remains otherwise is the one that writes all scores into memory.
+    """
+    shared = q.shape[1] // k.shape[1]
+    return (k, v) if shared == 1 else (k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1))
+
+
+def _flash_computes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether flash-attention, torch's own or the package, computes in ``dtype`` on this GPU."""
+    return dtype in _HALF and torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 _found: dict[tuple[torch.device, torch.dtype], Callable[..., Tensor] | None] = {}

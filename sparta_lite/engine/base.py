@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.model import Decoder, FusedDecoder, computes, require_supported
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
@@ -75,7 +75,7 @@ def load_base(
             NaN, or do not fit the configuration, the architecture is not supported, or the tokenizer is
             missing or has no chat template.
     """
-    path = local(source)
+    path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     if not (path / "config.json").is_file():
         raise SpartaError(
             f"base: {path} is not a model directory (no config.json); give one in transformers' form"

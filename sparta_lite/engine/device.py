@@ -33,4 +33,4 @@ def choose_dtype(setting: Dtype, device: torch.device) -> tuple[torch.dtype, str
         return torch.float32, "a CPU gains little from 16 bits, and fp32 is exact"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "the card computes in it natively"
-    return torch.float16, "the card does not compute in bfloat16"
+    return torch.float32, "the card does not compute in bfloat16, and float16 loses small gradients"

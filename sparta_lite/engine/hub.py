@@ -9,6 +9,8 @@ from sparta_lite.errors import SpartaError
 
 BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """Weights, configuration, tokenizer, chat template; never pickled weights, never code."""
+CODE = ("*.py",)
+"""What is downloaded beside them where the settings trust it."""
 
 
 def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:

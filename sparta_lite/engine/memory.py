@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -68,3 +69,18 @@ def shrink_to_fit(
         if on_shrink is not None:
             on_shrink(phase, size, smaller)
         size = smaller
+
+
+@contextmanager
+def in_one_piece(*, phase: str, advice: str) -> Iterator[None]:
+    """One line for an out-of-memory error in work that no smaller batch makes smaller.
+
+    Raises:
+        SpartaError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SpartaError(f"{phase}: out of memory: {advice}") from error

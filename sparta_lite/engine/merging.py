@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sparta_lite.engine.base import stored_in_four_bit
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
 
@@ -27,7 +27,7 @@ def merge_adapter(source: str, adapter: Path, out: Path, trust_remote_code: bool
         SpartaError: the base is quantised (rounding to 4 bits again would lose most of the adapter), cannot
             be loaded, or does not fit the adapter.
     """
-    path = local(source)
+    path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     where = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         if stored_in_four_bit(AutoConfig.from_pretrained(path, **where)):

@@ -172,7 +172,8 @@ class FusedDecoder:
         self.norm: Tensor = model.model.norm.weight
         self.layers = [_read_layer(layer) for layer in model.model.layers]
         rotary = model.model.rotary_emb
-        self._frequencies: Tensor = rotary.inv_freq.float()  # [head_dim / 2]
+        # [head_dim / 2], wherever the loader has left them
+        self._frequencies: Tensor = rotary.inv_freq.to(self.embedding.device, torch.float32)
         self._rotary_scaling: float = rotary.attention_scaling
 
     @property

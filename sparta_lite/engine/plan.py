@@ -174,6 +174,8 @@ def planned(shape: Shape, work: Work, machine: Machine, sizes: Sizes, given: Giv
     """The plan with exactly these sizes, but for those that are ``given``."""
     given = given or {}
     sizes = replace(sizes, **given)
+    if "adapters_at_once" not in given:
+        sizes = replace(sizes, adapters_at_once=min(sizes.adapters_at_once, sizes.resident))
     phases = []
     for phase in _phases(shape, work, sizes):
         activations = int(phase.parts["activations"] * work.factors.get(phase.name, 1))

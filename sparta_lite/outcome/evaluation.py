@@ -83,7 +83,7 @@ def measure(
         SpartaError: the base, an adapter or a task cannot be loaded.
     """
     loaded = None if order is None else harness.load_tasks(order)
-    choices = choose(config)
+    choices = choose(config, training=False)
     if not is_planned(config):
         _, config = planned(config, choices)
     places = {name: run.adapters[name] for name in adapters}

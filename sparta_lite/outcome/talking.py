@@ -64,7 +64,6 @@ def open_talk(finished: Finished, chosen: Sequence[str]) -> Talk:
     # A bank is never empty: for the bare base alone any adapter comes along.
     loaded = [name for name in names if name != BASE] or finished.tribe[:1]
     config = finished.config
-    nothing_trains = config.training.model_copy(update={"trainer": "tribe"})
-    choices = choose(config.model_copy(update={"training": nothing_trains}))
     places = {name: finished.adapters[name] for name in loaded}
+    choices = choose(config, training=False)
     return Talk(finished, names, load_resident(config, choices, places, training=False))

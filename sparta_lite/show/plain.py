@@ -79,7 +79,7 @@ class PlainView:
             case Evaluated():
                 if event.task != self._board.task:
                     return [self._further(event.task, event.accuracy, event.base, event.unparsed, "unparsed")]
-                return [self._held_out()] if event.accuracy else []
+                return [self._held_out(sum(event.unparsed.values()))] if event.accuracy else []
             case Scored():
                 return [self._further(event.task, event.scores, event.base, event.failed, "not judged")]
             case Planned():
@@ -125,7 +125,7 @@ class PlainView:
         ends.append(f"judge weights {min(weights):.2%} to {max(weights):.2%}")
         return f"{self._where()} standings {', '.join(ends)}"
 
-    def _held_out(self) -> str:
+    def _held_out(self, unparsed: int) -> str:
         now = self._board.held_out()[-1]
         line = (
             f"{self._where()} held-out  mean {now.mean:.3f}, best {now.best:.3f} {clean(now.best_adapter)}, "
@@ -133,7 +133,8 @@ class PlainView:
         )
         if self._board.best_init is not None:
             line += f"; best init {self._board.best_init:.3f}"
-        return f"{line}, bare base {now.base:.3f}"
+        line += f", bare base {now.base:.3f}"
+        return line + (f"; {unparsed:,} answers unparsed" if unparsed else "")
 
     def _further(
         self,

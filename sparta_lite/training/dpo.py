@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
-from sparta_lite.engine.memory import OnShrink, shrink_to_fit
+from sparta_lite.engine.memory import OnShrink, in_one_piece, shrink_to_fit
 from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.likelihood import completion_logprobs
@@ -28,6 +28,9 @@ from sparta_lite.training.phase import (
 )
 
 _ADVICE = "not even one pair at a time fits; lower training.adapters_at_once or training.max_length"
+_UPDATE = (
+    "the optimizer does not fit; lower training.adapters_at_once, or set training.optimizer to adamw-8bit"
+)
 
 
 def train(
@@ -126,7 +129,8 @@ def train(
                     advice=_ADVICE,
                     on_shrink=on_shrink,
                 )
-                norms = optimizer.update(step, measured[0])
+                with in_one_piece(phase="training", advice=_UPDATE):
+                    norms = optimizer.update(step, measured[0])
                 rate = optimizer.learning_rate(step)
                 for event in _events(group, step, len(plan), batch, measured, norms, rate):
                     on_step(event)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from sparta_lite.engine.bank import Bank
-from sparta_lite.engine.memory import OnShrink, shrink_to_fit
+from sparta_lite.engine.memory import OnShrink, in_one_piece, shrink_to_fit
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.choice import require_interpreter
 from sparta_lite.training.optim import BETAS, EPSILON, distances
@@ -31,12 +32,13 @@ from sparta_lite.training.phase import (
     require_fitting,
     slices,
 )
-from sparta_lite.training.view import Wrap, adapter_view, leaves, load, store
+from sparta_lite.training.view import Wrap, adapter_view, leaves, load, on_one_device, store
 
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit"}
 _MEASURED = ("rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 """TRL's names for margin, accuracy and the log-probabilities of chosen and rejected."""
 _ADVICE = "not even one pair at a time fits; lower training.max_length, or set training.checkpointing to true"
+_UPDATE = "the optimizer does not fit; set training.optimizer to adamw-8bit, or lower tribe.resident"
 
 
 def train_in_turn(
@@ -103,12 +105,14 @@ def train_in_turn(
                 trainer = _Trainer(view, tokenizer, part, plan, settings, pad, on_step, on_shrink, scratch)
                 for name in ("default", "ref"):
                     load(view, part, name)
-                trainer.train()
+                with in_one_piece(phase="training", advice=_UPDATE):
+                    trainer.train()
                 micro = trainer.micro
         finally:
             bank.take_back(slot, part)
         if save is not None:
             save(DpoState(len(plan) * (slot + 1), nothing, dict(bank.tensors()), {}))
+        del trainer, view, part  # before the next adapter takes as much memory
 
     moved = distances(bank, start).tolist()
     return DpoResult(
@@ -144,7 +148,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]
         self._collate = DataCollatorForPreference(pad_token_id=pad)
         super().__init__(
             model=view,
-            args=_arguments(settings, len(plan), scratch, view.device),
+            args=_arguments(settings, len(plan), scratch, view),
             train_dataset=Dataset.from_dict({"update": list(range(len(plan)))}),
             data_collator=lambda rows: rows[0],
             processing_class=tokenizer,
@@ -252,15 +256,15 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]
 
 class _AfterUpdate(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: _Trainer, on_step: Callable[[DpoStep], None]) -> None:
-        self._trainer = trainer
+        self._trainer = proxy(trainer)  # else each would keep the other in memory
         self._on_step = on_step
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._on_step(self._trainer.accept())
 
 
-def _arguments(settings: DpoSettings, steps: int, scratch: str, device: torch.device) -> DPOConfig:
-    return DPOConfig(
+def _arguments(settings: DpoSettings, steps: int, scratch: str, view: Any) -> DPOConfig:
+    arguments = DPOConfig(
         output_dir=scratch,
         beta=settings.beta,
         loss_type=["sigmoid", "sft"] if settings.sft_weight else ["sigmoid"],
@@ -279,15 +283,18 @@ def _arguments(settings: DpoSettings, steps: int, scratch: str, device: torch.de
         gradient_accumulation_steps=1,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
-        bf16=settings.dtype == "bf16",
+        # Over a base in bf16 too, or PEFT would keep every input in fp32 for the updates' sake.
+        bf16=settings.dtype == "bf16" or view.get_input_embeddings().weight.dtype == torch.bfloat16,
         gradient_checkpointing=settings.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=device.type == "cpu",
+        use_cpu=view.device.type == "cpu",
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
+    on_one_device(arguments)
+    return arguments
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

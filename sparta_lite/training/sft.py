@@ -6,19 +6,21 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, Trainer
-from trl import SFTConfig, SFTTrainer
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.memory import in_one_piece
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import key
-from sparta_lite.training.view import Wrap, adapter_view, load, store
+from sparta_lite.training.view import Wrap, adapter_view, load, on_one_device, store
 
 _IGNORED = -100  # what transformers leaves out of the loss
 _SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters: no template means anything by them
@@ -123,8 +125,11 @@ def train_adapter(
         A bank of the adapter alone, how it began, and how it went.
 
     Raises:
-        SpartaError: the training ended in NaN, or moved nothing.
+        SpartaError: the training ended in NaN, moved nothing, or did not fit into memory.
     """
+    # Unsloth, where it is what wraps, has to have patched TRL before.
+    from trl import SFTConfig, SFTTrainer
+
     device = base.decoder.device
     on_gpu = device.type == "cuda"
     start = new_adapter(name, base.decoder, settings.rank, settings.alpha, seed, base.name)
@@ -156,22 +161,19 @@ def train_adapter(
             report_to="none",
             disable_tqdm=True,
         )
-        kind = SFTTrainer if on_gpu else _OnCpu
-        trainer = kind(view, args=arguments, train_dataset=data, processing_class=base.tokenizer)
+        on_one_device(arguments)
+        trainer = SFTTrainer(view, args=arguments, train_dataset=data, processing_class=base.tokenizer)
+        if not on_gpu:
+            # The model's own loss: TRL takes the same in a Triton kernel alone, which needs a GPU.
+            trainer.compute_loss = partial(Trainer.compute_loss, proxy(trainer))
         load(view, bank, "default")
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with in_one_piece(phase=f"adapter {name!r}", advice="lower --micro-batch or --max-length"):
+            trainer.train()
         store(view, bank)
         losses = [float(log["loss"]) for log in trainer.state.log_history if "loss" in log]
     _require_learned(name, losses, bank)
     return bank, start, SftResult(len(losses), losses[0], losses[-1])
-
-
-class _OnCpu(SFTTrainer):  # type: ignore[misc]
-    """With the model's own loss: TRL takes the same in a Triton kernel alone, which needs a GPU."""
-
-    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
-        return Trainer.compute_loss(self, *arguments, **named)
 
 
 def _tokens(base: Base, text: str, **how: Any) -> list[int]:

@@ -10,11 +10,14 @@ Unsloth refuses to be imported at all.
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from sparta_lite.engine.bank import Adapter
 from sparta_lite.engine.base import Request
+from sparta_lite.engine.model import computes
 from sparta_lite.errors import SpartaError
 
 ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
@@ -26,21 +29,22 @@ def fast_language_model() -> Any:
     """Unsloth's ``FastLanguageModel``.
 
     Raises:
-        SpartaError: it is not installed, or there is no GPU.
+        SpartaError: it is not installed or broken, or there is no GPU.
     """
     # Both are read on import: no download that counts users, no folder of generated code in the user's own.
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache" / "sparta-lite" / "unsloth"))
     try:
-        from unsloth import FastLanguageModel  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise SpartaError(
-            "training.trainer: unsloth cannot be imported; install it (pip install 'sparta-lite[gpu]'), or "
-            "set the trainer to tribe"
-        ) from error
+        with _aside():
+            from unsloth import FastLanguageModel  # type: ignore[import-not-found]
     except NotImplementedError as error:
         raise SpartaError(
             "training.trainer: unsloth needs a GPU, and torch sees none; set the trainer to tribe"
+        ) from error
+    except Exception as error:  # made for another torch, CUDA or Triton: anything can come out of it
+        raise SpartaError(
+            f"training.trainer: unsloth cannot be imported ({type(error).__name__}); install it (pip install "
+            "'sparta-lite[gpu]'), or set the trainer to tribe"
         ) from error
     return FastLanguageModel
 
@@ -49,22 +53,24 @@ def load_model(request: Request) -> tuple[Any, Any]:
     """Model and tokenizer through Unsloth: the very weights asked for, all on one device.
 
     Raises:
-        SpartaError: Unsloth is missing, cannot load it, or would compute other positions than we do.
+        SpartaError: Unsloth is missing, cannot load it, or would compute something else than we do.
     """
     try:
-        model, tokenizer = fast_language_model().from_pretrained(
-            str(request.path),
-            max_seq_length=None,  # what the model was made for, so that its positions are not stretched
-            dtype=request.dtype,
-            load_in_4bit=request.four_bit,
-            device_map={"": request.device},
-            trust_remote_code=request.trust_remote_code,
-            use_exact_model_name=True,  # else other weights under a similar name are taken
-            fix_tokenizer=False,
-            use_gradient_checkpointing=False,  # chosen per adapter
-            offload_embedding=False,
-            local_files_only=True,
-        )
+        with _aside():
+            model, tokenizer = fast_language_model().from_pretrained(
+                str(request.path),
+                max_seq_length=None,  # what the model was made for, so that its positions are not stretched
+                dtype=request.dtype,
+                load_in_4bit=request.four_bit,
+                device_map={"": request.device},
+                trust_remote_code=request.trust_remote_code,
+                use_exact_model_name=True,  # else other weights under a similar name are taken
+                fix_tokenizer=False,
+                use_gradient_checkpointing=False,  # chosen per adapter
+                offload_embedding=False,
+                use_safetensors=True,
+                local_files_only=True,
+            )
     except SpartaError:
         raise
     except Exception as error:  # what can go wrong here is as wide as transformers
@@ -78,19 +84,29 @@ def load_model(request: Request) -> tuple[Any, Any]:
             f"base: with rotary positions of type {rotary!r} unsloth is not supported; set training.trainer "
             "to tribe"
         )
-    model.model.rotary_emb.rope_type = rotary  # Unsloth's module does not say it
+    if not computes(model.config):  # every pass would be Unsloth's, which knows of no batch of ours
+        raise SpartaError(
+            f"base: with the activation {model.config.hidden_act!r} unsloth is not supported; set "
+            "training.trainer to tribe"
+        )
     return model, tokenizer
 
 
 def wrap_with_unsloth(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
     """Unsloth's fused layers around the base's linear layers, whose tensors they read."""
-    return fast_language_model().get_peft_model(
-        model,
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        use_rslora=adapter.rslora,
-        target_modules=[target.rpartition(".")[2] for target in adapter.targets],
-        lora_dropout=0.0,
-        bias="none",
-        use_gradient_checkpointing="unsloth" if checkpointing else False,
-    )
+    with _aside():
+        return fast_language_model().get_peft_model(
+            model,
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,
+            use_rslora=adapter.rslora,
+            target_modules=[target.rpartition(".")[2] for target in adapter.targets],
+            lora_dropout=0.0,
+            bias="none",
+            use_gradient_checkpointing="unsloth" if checkpointing else False,
+        )
+
+
+def _aside() -> AbstractContextManager[object]:
+    """Unsloth greets and warns on the standard output, which is for a run's own lines."""
+    return redirect_stdout(sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from transformers import TrainingArguments
 
 from sparta_lite.engine.bank import Adapter, Bank
 
@@ -56,6 +57,11 @@ def adapter_view(
             now.update(then)
         tokenizer.pad_token, tokenizer.padding_side = padding
         model.requires_grad_(False).eval()
+
+
+def on_one_device(arguments: TrainingArguments) -> None:
+    """Keep a trainer of transformers from copying the base to every other GPU that it sees."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
 
 
 def leaves(view: Any, bank: Bank, name: str) -> list[tuple[torch.nn.Parameter, Tensor]]:

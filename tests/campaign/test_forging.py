@@ -125,6 +125,20 @@ def test_answers_that_begin_beyond_the_length_are_refused(plan: ForgePlan, tmp_p
     short = dataclasses.replace(plan, settings=dataclasses.replace(SETTINGS, max_length=8))
     with pytest.raises(SpartaError, match="no answer begins within 8 tokens; raise --max-length"):
         forge_tribe(short, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_that_has_made_nothing_may_be_changed(
+    plan: ForgePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SpartaError("training moved nothing")
+
+    monkeypatch.setattr("sparta_lite.campaign.forging.train_adapter", fail)
+    for each in (plan, dataclasses.replace(plan, rows=13)):
+        with pytest.raises(SpartaError, match="moved nothing"):
+            forge_tribe(each, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "forge.json").read_text())["rows"] == 13
 
 
 @pytest.mark.gpu

@@ -36,6 +36,7 @@ from sparta_lite.campaign.warming import warm_up
 from sparta_lite.engine import hub
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.plan import Plan
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_lines
@@ -311,6 +312,25 @@ def test_a_phase_that_takes_more_gets_a_smaller_batch(warm: Warm) -> None:
     assert less.work.factors == {"judge": 2.0}
     assert sizes(config) == vars(less.sizes)
     assert json.dumps(sizes(config))
+
+
+def test_what_fits_after_shrinking_alone_has_not_fitted(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, bank, config, made = warm
+
+    def full(decoder: Decoder, places: int, capacity: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def meter(work: Callable[[], object]) -> int | None:
+        try:
+            work()
+        except torch.OutOfMemoryError:
+            return None
+        return 0
+
+    monkeypatch.setattr("sparta_lite.engine.decode._Cache", full)
+    assert made.sizes.places > 1
+    corrected, _ = warm_up(base, bank, config, made, meter)
+    assert corrected.work.factors["generate"] == 2.0
 
 
 def test_a_card_that_is_here_is_asked_for_its_memory(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,31 @@ def test_flash_attn_gets_its_own_layout(
     torch.testing.assert_close(causal(0, *qkv), expected)
 
 
+def test_shared_key_heads_may_be_spelt_out(qkv: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v = qkv
+    triangle = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+    keys, values = attention._for_every_head(q, k, v)
+    assert keys.shape == values.shape == q.shape
+    torch.testing.assert_close(textbook(q, keys, values, triangle), textbook(*qkv, triangle))
+    assert attention._for_every_head(k, k, v)[0] is k
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "computes"),
+    [
+        (torch.bfloat16, (8, 6), True),
+        (torch.float16, (9, 0), True),
+        (torch.float16, (7, 5), False),
+        (torch.float32, (9, 0), False),
+    ],
+)
+def test_where_they_have_to_be(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, capability: tuple[int, int], computes: bool
+) -> None:
+    pretend(monkeypatch, capability, None)
+    assert attention._flash_computes(CARD, dtype) is computes
+
+
 def pretend(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], installed: ModuleType | None
 ) -> None:
@@ -107,7 +132,7 @@ def test_a_flash_attn_that_is_broken_is_not_taken(monkeypatch: pytest.MonkeyPatc
     assert choose_attention(CARD, torch.bfloat16) == ("sdpa", "flash-attn cannot be imported (ImportError)")
 
 
-@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_card_computes_in_what_it_has(
     monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import (
     MistralConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
 )
 
@@ -63,6 +64,30 @@ def models(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         name: save_model(config, root / str(number), base_path)
         for number, (name, config) in enumerate(CONFIGS.items())
     }
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_is_downloaded_only_where_it_is_trusted(
+    base_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, patterns: Sequence[str]) -> Path:
+        asked.extend(patterns)
+        return base_path
+
+    monkeypatch.setattr("sparta_lite.engine.hub.download", download)
+    load_base("some/model", CPU, trust_remote_code=trusted)
+    assert ("*.py" in asked) is trusted
+
+
+def test_a_forward_pass_needs_one_device_alone() -> None:
+    """Unsloth leaves the rotary frequencies on the CPU whatever the model's device."""
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
+        ids, positions = torch.zeros(2, 5, dtype=torch.int64), torch.arange(5).expand(2, 5)
+    model.model.rotary_emb.inv_freq = torch.ones(SIZES["hidden_size"] // SIZES["num_attention_heads"] // 2)
+    assert FusedDecoder(model).hidden(ids, positions, causal, None).device.type == "meta"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

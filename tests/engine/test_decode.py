@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
@@ -51,6 +53,21 @@ def test_greedy_equals_peft_token_by_token_whatever_shares_the_batch(
     responses = generate(base, bank, prompts, GREEDY, 12, places)
     for prompt, response in zip(prompts, responses, strict=True):
         assert list(response.ids) == peft_greedy(peft_model, prompt, 12)
+
+
+def test_attention_may_lie_in_memory_as_on_a_gpu(
+    base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There torch gives [rows, heads, length, head_dim] over memory of [rows, length, heads, head_dim]."""
+    prompts = mixed_prompts(9)
+    expected = generate(base, bank, prompts, GREEDY, 6, 5)
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def on_a_gpu(*given: Tensor, **more: Any) -> Tensor:
+        return attention(*given, **more).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", on_a_gpu)
+    assert generate(base, bank, prompts, GREEDY, 6, 5) == expected
 
 
 def test_rows_stop_at_the_end_of_turn_and_say_so(base: Base, bank: Bank) -> None:

@@ -277,3 +277,17 @@ def test_training_learns_the_same(
             torch.testing.assert_close(tensor, learned[name], rtol=0, atol=2e-5)
     finally:
         bank.restore(start)
+
+
+def test_an_optimizer_that_does_not_fit_ends_it(
+    base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    start = bank.snapshot()
+    pairs = [TokenizedPair((1, 2), (3, 4), (5,))]
+    with pytest.raises(SpartaError, match=r"training: out of memory: .*adamw-8bit"):
+        train(base.decoder, bank, pairs, DpoSettings(), seed=1, iteration=0, pad=0, on_step=lambda _: None)
+    assert all(torch.equal(tensor, start[name]) for name, tensor in bank.tensors())

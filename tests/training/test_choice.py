@@ -43,7 +43,9 @@ def test_auto_without_a_gpu_is_tribe_and_imports_nothing(monkeypatch: pytest.Mon
     assert "GPU" in reason
 
 
-@pytest.mark.parametrize("error", [ImportError("no"), NotImplementedError("no accelerator")])
+@pytest.mark.parametrize(
+    "error", [ImportError("no"), NotImplementedError("no accelerator"), RuntimeError("another torch")]
+)
 def test_auto_on_a_gpu_without_unsloth_is_tribe(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     break_import(monkeypatch, error)
     name, reason = choose_trainer("auto", CARD, "qwen2", torch.bfloat16)
@@ -60,7 +62,11 @@ def test_auto_on_a_gpu_with_unsloth_is_unsloth() -> None:
 
 @pytest.mark.parametrize(
     ("error", "complaint"),
-    [(ImportError("no"), "install it"), (NotImplementedError("no accelerator"), "torch sees none")],
+    [
+        (ImportError("no"), "install it"),
+        (NotImplementedError("no accelerator"), "torch sees none"),
+        (RuntimeError("made for another torch"), r"cannot be imported \(RuntimeError\)"),
+    ],
 )
 def test_unsloth_that_cannot_be_imported_is_refused(
     monkeypatch: pytest.MonkeyPatch, error: Exception, complaint: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.bank import Adapter, Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.dpo import train
 from sparta_lite.training.packing import TokenizedPair
 from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep, read_state
-from sparta_lite.training.sequential import train_in_turn
-from sparta_lite.training.view import wrap_with_peft
+from sparta_lite.training.sequential import _arguments, _Trainer, train_in_turn
+from sparta_lite.training.view import on_one_device, wrap_with_peft
 
 SETTINGS = DpoSettings(learning_rate=1e-3, batch=5, micro_batch=3, warmup=0.4, sft_weight=0.5)
 COMMON: dict[str, Any] = {"seed": 1, "iteration": 0, "pad": 0}
@@ -207,3 +210,51 @@ def test_in_four_bits_trl_and_tribe_train_the_same(
     # Both multiply by the same dequantised matrices in fp32, and TRL's turning adapters into bf16 is undone.
     alike(ours, theirs, 1e-5)
     assert distance(bank.snapshot(), end) < 1e-4 * distance(start, end)
+
+
+def test_an_optimizer_without_memory_is_one_line(
+    base: Base, bank: Bank, pairs: list[TokenizedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_Trainer, "train", full)
+    with pytest.raises(SpartaError, match=r"training: out of memory: .*adamw-8bit"):
+        trl(base, bank, pairs[:2], SETTINGS)
+
+
+def test_other_gpus_get_no_copy_of_the_base(base: Base, tmp_path: Path) -> None:
+    arguments = _arguments(SETTINGS, 1, str(tmp_path), base.model)
+    arguments._n_gpu = 4  # as on a machine with four
+    on_one_device(arguments)
+    assert arguments.n_gpu == 1
+
+
+@pytest.mark.parametrize(("dtype", "half"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_products_are_in_the_dtype_of_the_base(tmp_path: Path, dtype: torch.dtype, half: bool) -> None:
+    config = Qwen2Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1)
+    config.num_attention_heads = config.num_key_value_heads = 1
+    model = Qwen2ForCausalLM(config).to(dtype)
+    assert _arguments(SETTINGS, 1, str(tmp_path), model).bf16 is half
+    assert _arguments(replace(SETTINGS, dtype="bf16"), 1, str(tmp_path), model).bf16
+
+
+def test_an_adapter_leaves_no_memory_to_the_next(
+    base: Base, bank: Bank, pairs: list[TokenizedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor may that wait for the garbage collector, which knows nothing of a card."""
+    alive: list[weakref.ref[Any]] = []
+
+    def wrap(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
+        assert [each() for each in alive] == [None] * len(alive)
+        view = wrap_with_peft(model, adapter, checkpointing)
+        alive.extend(weakref.ref(each) for name, each in view.named_parameters() if "lora_" in name)
+        return view
+
+    gc.collect()
+    gc.disable()
+    try:
+        trl(base, bank.part(1, 3), pairs[:2], SETTINGS, wrap=wrap)
+    finally:
+        gc.enable()
+    assert alive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,3 +142,18 @@ def test_the_same_seed_gives_the_same_adapter_whatever_was_drawn_before(
 def test_a_training_that_moves_nothing_is_refused(base: Base, lessons: list[Lesson]) -> None:
     with pytest.raises(SpartaError, match="adapter 'ada': training moved nothing"):
         train(base, lessons, learning_rate=0.0)
+
+
+def test_trl_is_not_imported_before_unsloth_could_patch_it() -> None:
+    held = vars(sys.modules[train_adapter.__module__]).values()
+    assert not any(getattr(each, "__module__", "").startswith("trl") for each in held)
+
+
+def test_what_does_not_fit_is_one_line(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("trl.SFTTrainer.train", full)
+    lessons = [taught(base, DIALOGUE)]
+    with pytest.raises(SpartaError, match=r"adapter 'eve': out of memory: .*--micro-batch"):
+        train_adapter(base, lessons, SETTINGS, wrap=wrap_with_peft, seed=1, name="eve")

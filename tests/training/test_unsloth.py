@@ -37,8 +37,8 @@ class FastLanguageModel:
     @classmethod
     def from_pretrained(cls, name: str, **asked: Any) -> tuple[Any, Any]:
         cls.asked = asked
+        print("==((====))==")
         model = AutoModelForCausalLM.from_pretrained(name, dtype=asked["dtype"])
-        model.model.rotary_emb.__dict__.pop("rope_type")
         return model, AutoTokenizer.from_pretrained(name)
 
     @staticmethod
@@ -98,14 +98,20 @@ def test_it_differs_from_trl_in_the_peft_model_alone(
     assert base.model.config.to_dict() == config
 
 
-def test_a_base_that_it_loads_is_the_base(base: Base, base_path: Path) -> None:
+def test_a_base_that_it_loads_is_the_base(
+    base: Base, base_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cpu = torch.device("cpu")
     through = load_base(base_path, cpu, loader=load_model)
+    printed = capsys.readouterr()
+    assert "==((" not in printed.out
+    assert "==((" in printed.err
     asked = FastLanguageModel.asked
     assert asked["use_exact_model_name"]
     assert asked["load_in_4bit"] is False
     assert asked["device_map"] == {"": cpu}
     assert asked["max_seq_length"] is None
+    assert asked["use_safetensors"]
     ids, positions = torch.arange(3, 20)[None], torch.arange(17)[None]
     from sparta_lite.engine.attention import causal
 
@@ -127,6 +133,21 @@ def test_positions_that_it_would_stretch_are_refused(
     request = Request(base_path, torch.device("cpu"), torch.float32, False, False)
     with pytest.raises(SpartaError, match=r"'linear'.*set training.trainer to tribe"):
         load_model(request)
+
+
+def test_an_activation_that_its_layers_do_not_have_is_refused(
+    base_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FastLanguageModel.from_pretrained
+
+    def gelu(name: str, **asked: Any) -> tuple[Any, Any]:
+        model, tokenizer = honest(name, **asked)
+        model.config.hidden_act = "gelu"
+        return model, tokenizer
+
+    monkeypatch.setattr(FastLanguageModel, "from_pretrained", gelu)
+    with pytest.raises(SpartaError, match=r"activation 'gelu'.*set training.trainer to tribe"):
+        load_base(base_path, torch.device("cpu"), loader=load_model)
 
 
 def test_what_it_cannot_load_is_one_line(tmp_path: Path) -> None:
