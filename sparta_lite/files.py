@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -89,25 +89,25 @@ def line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """Read one JSON document.
+def read_json(path: Path, keys: Collection[str] = ()) -> Any:
+    """Read one JSON document; where there are ``keys``, an object that has them.
 
     Raises:
-        SpartaError: the file is missing or is not JSON.
+        SpartaError: the file is missing or is not JSON, or lacks one of ``keys``.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _with_keys(json.loads(path.read_text(encoding="utf-8")), keys, str(path))
     except FileNotFoundError as error:
         raise SpartaError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SpartaError(f"{path}: not valid JSON ({error})") from error
 
 
-def read_lines(path: Path) -> list[Any]:
+def read_lines(path: Path, keys: Collection[str] = ()) -> list[Any]:
     """Read JSON lines; a last line without its newline (a write that was cut off) is left out.
 
     Raises:
-        SpartaError: the file is missing or a whole line is not JSON.
+        SpartaError: the file is missing, or a whole line is not JSON or lacks one of ``keys``.
     """
     try:
         raw = path.read_bytes()
@@ -116,26 +116,33 @@ def read_lines(path: Path) -> list[Any]:
     rows = []
     for number, text in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
-            rows.append(json.loads(text))
+            rows.append(_with_keys(json.loads(text), keys, f"{path}, line {number}"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SpartaError(f"{path}, line {number}: not valid JSON ({error})") from error
     return rows
 
 
+def _with_keys(value: Any, keys: Collection[str], where: str) -> Any:
+    lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if lacking:
+        raise SpartaError(f"{where}: lacks {', '.join(lacking)}; the file was changed or is damaged")
+    return value
+
+
 class Journal:
     """A file of JSON lines that only grows; a line counts once it is whole.
 
-    Opening it cuts off what a killed process left unfinished at its end.
+    Opening it cuts off what a killed process left unfinished at its end, and refuses rows without ``keys``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: Collection[str] = ()) -> None:
         self.path = path
         with clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
             self._file = path.open("ab", buffering=0)
             self._file.truncate(data.rfind(b"\n") + 1)
-        self.rows: list[Any] = read_lines(path)
+        self.rows: list[Any] = read_lines(path, keys)
 
     def append(self, rows: Iterable[Any], *, durable: bool = True) -> None:
         """Add ``rows``; with ``durable`` they stand on the disk when this returns.

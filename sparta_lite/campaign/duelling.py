@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sparta_lite.campaign.arena import Arena, Meter, judge_limit
 from sparta_lite.campaign.events import Warned
-from sparta_lite.campaign.records import FoughtDuel, Judgment
+from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment
 from sparta_lite.combat import Duel, Standing, judges, schedule
 from sparta_lite.data.instructions import draw
 from sparta_lite.engine.chat import JudgePrompt
@@ -46,7 +46,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
     """Both fighters of every duel answer."""
     settings = arena.config.generation
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    journal = Journal(arena.store.duels(iteration))
+    journal = Journal(arena.store.duels(iteration), DUEL_KEYS)
     done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
     with arena.phase(iteration, "generate", 2 * len(duels), 2 * done) as meter:
         for part in _parts(duels[done:], arena.config.checkpoint):
@@ -87,7 +87,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
 def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Judgment]:
     """Everyone who does not fight in a duel scores both answers, each on its own."""
     panel = len(arena.tribe) - 2
-    journal = Journal(arena.store.judgments(iteration))
+    journal = Journal(arena.store.judgments(iteration), JUDGMENT_KEYS)
     done = _whole_parts(journal, len(fought), panel, arena.config.checkpoint)
     with arena.phase(iteration, "judge", 2 * panel * len(fought), 2 * panel * done) as meter:
         for part in _parts(fought[done:], arena.config.checkpoint):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparta_lite.campaign.arena import judge_limit, question_limit
+from sparta_lite.campaign.planning import without_sizes
 from sparta_lite.campaign.provenance import hashes
 from sparta_lite.campaign.resident import Choices, Resident, base_source, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
@@ -29,7 +30,7 @@ class Inputs:
     instructions: Instructions
     held_out: Sequence[Task]
     hashes: Mapping[str, str]
-    """SHA-256 of everything above that was read from files."""
+    """SHA-256 of the settings, and of everything above that was read from files."""
 
 
 def load_inputs(config: Config, choices: Choices) -> Inputs:
@@ -42,7 +43,12 @@ def load_inputs(config: Config, choices: Choices) -> Inputs:
     instructions, tasks = _instructions(config), held_out(config)
     resident = load_resident(config, choices, places, training=True)
     _require_room(config, resident.base, resident.chat)
-    digests = hashes(local(base_source(config)), places, instructions.texts)
+    others = {
+        "config.yaml": without_sizes(config).model_dump(exclude_defaults=True),
+        "instructions": instructions.texts,
+        "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
+    }
+    digests = hashes(local(base_source(config)), places, others)
     return Inputs(resident, instructions, tasks, digests)
 
 

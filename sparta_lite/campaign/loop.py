@@ -24,18 +24,19 @@ from sparta_lite.campaign.events import (
 )
 from sparta_lite.campaign.inputs import load_inputs
 from sparta_lite.campaign.learning import learn
-from sparta_lite.campaign.measuring import evaluate
-from sparta_lite.campaign.planning import announcement, is_planned, planned, with_sizes_of
+from sparta_lite.campaign.measuring import evaluate, is_measured
+from sparta_lite.campaign.plan_text import announcement
+from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
-from sparta_lite.campaign.store import FORMAT, Store
+from sparta_lite.campaign.store import FORMAT, METRICS_KEYS, Store
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import Journal, read_json, write_text
+from sparta_lite.files import Journal, write_text
 
 
 def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
@@ -140,7 +141,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         trainer=choices.trainer,
         instructions=inputs.instructions.texts,
         tasks=inputs.held_out,
-        metrics=Journal(store.metrics),
+        metrics=Journal(store.metrics, METRICS_KEYS),
     )
     tell(
         RunStarted(
@@ -183,7 +184,9 @@ def _iterations(arena: Arena, standing: Standing) -> None:
         measured = last or (iteration + 1) % config.evaluation.every == 0
         if store.adapters(iteration).is_dir():
             store.training(iteration).unlink(missing_ok=True)
-            standing = _recall(arena, iteration, restore=last or not store.adapters(iteration + 1).is_dir())
+            latest = last or not store.adapters(iteration + 1).is_dir()
+            lost = measured and not is_measured(arena, iteration + 1)
+            standing = _recall(arena, iteration, restore=latest or lost)
             if measured:
                 evaluate(arena, iteration + 1)
             continue
@@ -198,7 +201,7 @@ def _iterations(arena: Arena, standing: Standing) -> None:
 
 def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
     """Where an iteration that is already done left the tribe; its adapters too where they are needed."""
-    record = read_json(arena.store.reputation(iteration))
+    record = arena.store.read_reputation(iteration)
     standing = Standing.from_json(record["after"])
     tribe = standings(standing, record["tally"], record["judge_weights"])
     arena.listener(StandingsChanged(iteration, tribe))

@@ -32,6 +32,13 @@ def evaluate(arena: Arena, iteration: int) -> None:
         )
 
 
+def is_measured(arena: Arena, iteration: int) -> bool:
+    """Whether the metrics hold all that there is to measure after ``iteration`` iterations."""
+    return not arena.tasks or any(
+        row["kind"] == "evaluation" and row["iteration"] == iteration for row in arena.metrics.rows
+    )
+
+
 def _measured(arena: Arena, iteration: int, known: Mapping[int, Any]) -> dict[str, Any]:
     # The bare base never changes: it is asked once.
     earlier = next(iter(known.values()))["tasks"] if known else [None] * len(arena.tasks)

@@ -13,7 +13,6 @@ import psutil
 import torch
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.events import Planned
 from sparta_lite.campaign.resident import Choices, base_source, config_file
 from sparta_lite.campaign.settings import POCKET, Config, Generation, Judge
 from sparta_lite.campaign.tribe import find_tribe
@@ -79,6 +78,11 @@ def with_sizes_of(config: Config, recorded: Config) -> Config:
     return _with(config, {key: _get(recorded, key) for key in SIZES.values()})
 
 
+def without_sizes(config: Config) -> Config:
+    """``config`` with every size open: all that decides a run's results."""
+    return _with(config, dict.fromkeys(SIZES.values()), replace=True)
+
+
 def is_planned(config: Config) -> bool:
     """Whether no size is open."""
     return all(_get(config, key) is not None for key in SIZES.values())
@@ -93,17 +97,11 @@ def summary(made: Plan) -> list[str]:
     together = f"{sizes.adapters_at_once} x {sizes.micro_batch} pairs"
     return [
         f"plan: {made.machine.name}: {gigabytes(made.needed)} of {gigabytes(made.machine.memory)}, most in "
-        f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; estimated time: at most "
+        f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; time, roughly: "
         f"{duration(whole(made))}",
         f"plan: {sizes.places} places, {sizes.batch_tokens:,} scoring tokens, {together} in training "
         f"({work.trainer}, {kept}), {resident} of {work.adapters} adapters resident",
     ]
-
-
-def announcement(made: Plan) -> Planned:
-    """The plan as the run tells it."""
-    memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
-    return Planned(tuple(summary(made)), memory, made.machine.memory)
 
 
 def gigabytes(size: float) -> str:

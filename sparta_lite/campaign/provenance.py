@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -21,10 +21,10 @@ _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, configuration, tokenizer, chat template."""
 
 
-def hashes(base: Path, adapters: Mapping[str, Path | None], instructions: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files of the base and of every adapter that has some, and of the instructions."""
+def hashes(base: Path, adapters: Mapping[str, Path | None], others: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of the files of the base and of every adapter that has some, and of ``others`` as JSON."""
     return {
-        "instructions": hashlib.sha256(json.dumps(instructions).encode()).hexdigest(),
+        **{name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in others.items()},
         "base": _digest(base),
         **{f"adapter {name}": _digest(path) for name, path in adapters.items() if path},
     }

@@ -10,6 +10,9 @@ from sparta_lite.combat import Bout, Duel, Votes
 from sparta_lite.engine.decode import Response
 from sparta_lite.engine.score import Failure
 
+DUEL_KEYS = ("duel", "instruction", "text", "fighters", "responses")
+JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut")
+
 
 @dataclass(frozen=True)
 class FoughtDuel:
@@ -67,9 +70,7 @@ class Judgment:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Judgment:
-        return cls(
-            row["duel"], row["judge"], *(tuple(row[key]) for key in ("scores", "failures", "mass", "cut"))
-        )
+        return cls(row["duel"], row["judge"], *(tuple(row[key]) for key in JUDGMENT_KEYS[2:]))
 
 
 def bouts(fought: Iterable[FoughtDuel], judgments: Iterable[Judgment]) -> list[Bout]:

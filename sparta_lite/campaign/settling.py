@@ -10,7 +10,7 @@ from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsC
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
 from sparta_lite.combat.standing import judge_weights
-from sparta_lite.files import read_json, write_json, write_lines
+from sparta_lite.files import write_json, write_lines
 
 
 def settle_votes(
@@ -108,7 +108,7 @@ def _tally(
 ) -> dict[str, dict[str, int]]:
     """Wins, losses and draws since the run began."""
     if iteration:
-        tally = read_json(arena.store.reputation(iteration - 1))["tally"]
+        tally = arena.store.read_reputation(iteration - 1)["tally"]
     else:
         tally = {name: {"wins": 0, "losses": 0, "draws": 0} for name in arena.tribe}
     for each, verdict in zip(fought, settlement.verdicts, strict=True):
@@ -121,13 +121,14 @@ def _tally(
 
 
 def _warn(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:
-    of_all = f"of {len(judgments)} judgments"
+    of_all = f"of {len(judgments)} votes"
     if failed := sum(None in judgment.scores for judgment in judgments):
-        arena.listener(Warned(f"iteration {iteration + 1}: {failed} {of_all} failed and cast no vote"))
+        why = "were not cast, for a judgment failed"
+        arena.listener(Warned(f"iteration {iteration + 1}: {failed} {of_all} {why}"))
     if cut := sum(max(judgment.cut) > 0 for judgment in judgments):
         arena.listener(
             Warned(
-                f"iteration {iteration + 1}: {cut} {of_all} saw an answer without its end, to fit; "
+                f"iteration {iteration + 1}: {cut} {of_all} go by an answer without its end, cut to fit; "
                 "judge.max_tokens sets the limit"
             )
         )

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
+from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Bout, Standing, as_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, read_json, read_lines, sync, uninterrupted, write_json
 
 FORMAT = 2
 """Version of the directory's form, in ``run.json``."""
+
+METRICS_KEYS = ("kind", "iteration")
+"""What every row of the metrics has."""
 
 
 class Store:
@@ -121,11 +124,22 @@ class Store:
         Raises:
             SpartaError: it is damaged or of another version.
         """
-        record = read_json(self.run)
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
+        record: dict[str, Any] = read_json(self.run, ("format",))
+        if record["format"] != FORMAT:
             raise SpartaError(
                 f"{self.run}: not of this version's form, {FORMAT}; go on with the version that began the run"
             )
+        return record
+
+    def read_reputation(self, iteration: int) -> dict[str, Any]:
+        """What an iteration's votes came to.
+
+        Raises:
+            SpartaError: nothing did yet, or the file is damaged.
+        """
+        record: dict[str, Any] = read_json(
+            self.reputation(iteration), ("before", "after", "tally", "judge_weights")
+        )
         return record
 
     def update_run(self, **changes: Any) -> None:
@@ -147,10 +161,10 @@ def read_trace(run: Path) -> dict[str, Any]:
         number = len(iterations)
         iterations.append(
             bouts(
-                map(FoughtDuel.from_row, read_lines(store.duels(number))),
-                map(Judgment.from_row, read_lines(store.judgments(number))),
+                map(FoughtDuel.from_row, read_lines(store.duels(number), DUEL_KEYS)),
+                map(Judgment.from_row, read_lines(store.judgments(number), JUDGMENT_KEYS)),
             )
         )
     if not iterations:
         raise SpartaError(f"{run}: no iteration has been judged yet; let the run go on with --resume")
-    return as_trace(Standing.from_json(read_json(store.reputation(0))["before"]), iterations)
+    return as_trace(Standing.from_json(store.read_reputation(0)["before"]), iterations)

@@ -36,6 +36,7 @@ def plan(
     quiet_libraries()
     import torch
 
+    from sparta_lite.campaign.plan_text import table
     from sparta_lite.campaign.planning import planned
     from sparta_lite.campaign.resident import choose
 
@@ -44,7 +45,7 @@ def plan(
     if json:
         typer.echo(js.dumps(_as_json(made, settings), indent=2))
     else:
-        _print(made)
+        typer.echo("\n".join(table(made)))
 
 
 def _as_json(made: Plan, settings: Config) -> dict[str, object]:
@@ -71,56 +72,3 @@ def _as_json(made: Plan, settings: Config) -> dict[str, object]:
         "needed": made.needed,
         "seconds": round(whole(made), 3),
     }
-
-
-def _print(made: Plan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from sparta_lite.campaign.planning import SIZES, duration, gigabytes
-    from sparta_lite.engine.pace import seconds, whole
-
-    work, machine, times = made.work, made.machine, seconds(made)
-    base = "4 bits" if work.four_bit else f"{8 * work.number} bits"
-    console = Console(width=_WIDTH, highlight=False, soft_wrap=False)
-    console.print(f"{machine.name}: {gigabytes(machine.memory)}", markup=False)
-    console.print(
-        f"base: {made.shape.family}, {_count(made.shape.parameters)} parameters in {base}, "
-        f"{gigabytes(made.weights)}; KV {made.kv / 1024:.4g} KiB a token",
-        markup=False,
-    )
-    console.print(
-        f"tribe: {work.adapters} adapters of {_count(work.adapter)} numbers, "
-        f"{gigabytes(4 * work.adapter)} each in fp32",
-        markup=False,
-    )
-    columns = ("adapters", "KV cache", "gradients", "optimizer", "activations")
-    table = Table("GB", *columns, "peak", "time", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for phase in made.phases:
-        parts = [f"{phase.parts[part] / 1e9:.2f}" if part in phase.parts else "" for part in columns]
-        peak = f"{(made.weights + phase.memory) / 1e9:.2f}"
-        table.add_row(phase.name, *parts, peak, duration(times[phase.name]))
-    console.print(table)
-    console.print(
-        f"needs {gigabytes(made.needed)}, of it {gigabytes(machine.reserve)} in reserve for the "
-        f"{'CUDA context' if machine.kind == 'cuda' else 'libraries'} and fragmentation",
-        markup=False,
-    )
-    for name, key in SIZES.items():
-        value = js.dumps(getattr(made.sizes, name))
-        console.print(f"  {key}: {value}" + (" (as given)" if name in made.given else ""), markup=False)
-    if made.sizes.resident < work.adapters:
-        waiting = work.adapters - made.sizes.resident
-        console.print(f"{waiting} adapters wait in host memory, {gigabytes(4 * work.adapter)} each")
-    console.print(
-        f"estimated time, at most: {duration(whole(made))} for {work.iterations} x {work.duels:,} duels, "
-        f"trainer {work.trainer}\n(the table's is for one iteration)",
-        markup=False,
-    )
-
-
-def _count(number: int) -> str:
-    """Such as 7.62 billion or 0.16 million."""
-    return f"{number / 1e9:.2f} billion" if number >= 1e8 else f"{number / 1e6:.2f} million"

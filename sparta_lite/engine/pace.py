@@ -1,6 +1,7 @@
 """How long a planned run may take: operations over a device's rate, bytes over its bandwidth.
 
-An estimate and an upper one: every answer is taken as long as it may be, every duel as making a pair.
+A rough estimate: every answer is taken as long as it may be, every duel as making a pair, and nothing else
+runs on the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _LIKE = ("RTX 3060", "T4", "RTX 4090", "RTX 5090", "L40S", "H100", "H200")
 
 _REACHED = 0.4  # share of the maker's operations that such work reaches
 _STREAMED = 0.7  # share of the bandwidth
-_CALLS = 2e-4  # seconds a decoder layer costs a GPU's host, however little it computes
+_CALLS = {"cuda": 2e-4, "cpu": 5e-4}  # seconds a decoder layer costs the host, however little it computes
+_START = 10.0  # seconds until everything is imported and loaded
 _PROMPT = 0.25  # a usual question, as a share of the longest
 
 
@@ -57,7 +59,7 @@ def processor(memory: int) -> Machine:
 def _seconds(work: Callable[[], object]) -> float:
     work()
     best = 1.0
-    for _ in range(5):
+    for _ in range(20):
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)
@@ -88,8 +90,10 @@ def seconds(plan: Plan) -> dict[str, float]:
 def whole(plan: Plan) -> float:
     """Seconds of all iterations and evaluations."""
     each = seconds(plan)
-    return plan.work.iterations * (each["generate"] + each["judge"] + each["train"]) + (
-        plan.work.evaluations * each.get("evaluate", 0.0)
+    return (
+        _START
+        + plan.work.iterations * (each["generate"] + each["judge"] + each["train"])
+        + (plan.work.evaluations * each.get("evaluate", 0.0))
     )
 
 
@@ -124,7 +128,7 @@ def _pass(plan: Plan, tokens: float, cached: float) -> float:
     machine = plan.machine
     operations = 2 * tokens * sum(each.inputs * each.outputs for each in plan.shape.linears)
     read = _read(plan.shape, plan.work) + cached
-    waiting = plan.shape.layers * _CALLS if machine.kind == "cuda" else 0.0
+    waiting = plan.shape.layers * _CALLS[machine.kind]
     return max(operations / machine.operations + read / machine.bandwidth, waiting)
 
 

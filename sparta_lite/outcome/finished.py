@@ -9,7 +9,7 @@ from typing import Any
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.settings import Config
-from sparta_lite.campaign.store import Store
+from sparta_lite.campaign.store import METRICS_KEYS, Store
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines
@@ -67,13 +67,13 @@ def open_run(path: Path, iteration: int | None = None) -> Finished:
     if number == 0:
         return Finished(config, store, 0, find_tribe(config))
     # The ratings stand in the tribe's order, which a directory's listing does not have.
-    tribe = read_json(store.reputation(number - 1))["after"]["ratings"]
+    tribe = read_json(store.reputation(number - 1), ("after",))["after"]["ratings"]
     return Finished(config, store, number, {name: store.adapters(number - 1) / name for name in tribe})
 
 
 def evaluations(store: Store) -> dict[int, dict[str, Any]]:
     """Complete iterations -> what was measured then, in order; empty where nothing was."""
-    rows = read_lines(store.metrics) if store.metrics.is_file() else []
+    rows = read_lines(store.metrics, METRICS_KEYS) if store.metrics.is_file() else []
     return {row["iteration"]: row for row in rows if row["kind"] == "evaluation"}
 
 

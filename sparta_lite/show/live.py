@@ -22,7 +22,7 @@ from sparta_lite.show.lines import WORSE
 from sparta_lite.show.outlet import Outlet
 from sparta_lite.show.state import Board
 from sparta_lite.show.summary import summary
-from sparta_lite.show.text import clean
+from sparta_lite.show.text import clean, harmless
 
 REFRESHES_PER_SECOND = 2
 """A drawing takes two to three milliseconds: so it stays under a hundredth of one core."""
@@ -81,7 +81,7 @@ class LiveView:
         self._exit.close()
         Outlet(sys.stderr).write(self._strays.getvalue())
         for line in (*self._board.plan, *self._board.choices):
-            self._console.print(Text(clean(line)))
+            self._console.print(Text(harmless(line)))
         for warning in self._board.warnings:
             self._console.print(Text(f"warning: {clean(warning)}", style=WORSE))
         self._console.print(summary(self._board))

@@ -24,7 +24,7 @@ from sparta_lite.campaign.events import (
 from sparta_lite.show.outlet import Outlet
 from sparta_lite.show.state import UNITS, Board, Round
 from sparta_lite.show.summary import summary
-from sparta_lite.show.text import clean, duration, rate
+from sparta_lite.show.text import clean, duration, harmless, rate
 
 SECONDS_BETWEEN_REPORTS = 60
 """A phase that takes long says so often how far it is."""
@@ -83,7 +83,7 @@ class PlainView:
             case Scored():
                 return [self._further(event.task, event.scores, event.base, event.failed, "not judged")]
             case Planned():
-                return [clean(line) for line in event.lines]
+                return [harmless(line) for line in event.lines]
             case Warned():
                 return [f"warning: {clean(event.message)}"]
             case RunStarted():

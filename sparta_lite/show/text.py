@@ -28,6 +28,11 @@ def clean(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " if c.isspace() else "" for c in text).split())
 
 
+def harmless(text: str) -> str:
+    """Printable characters alone, like ``clean``, but with its white space as it is."""
+    return "".join(c for c in _ESCAPE_SEQUENCE.sub("", text) if c.isprintable())
+
+
 def clip(text: str, width: int) -> str:
     """``text`` in at most ``width`` terminal cells; an ellipsis follows a whole word where one is near."""
     if cell_len(text) <= width:

@@ -58,7 +58,7 @@ def require_interpreter() -> None:
         SpartaError: it would not be.
     """
     if find_spec("triton"):
-        import triton  # type: ignore[import-untyped]
+        import triton
 
         if triton.knobs.runtime.interpret:
             return

@@ -196,7 +196,8 @@ def test_a_run_tells_its_plan_and_resumes_with_its_sizes(
     config = load_config(tiny_config, sets)
     loop.run(config, tmp_path / "run", False, told.append)
     assert isinstance(told[0], Planned)
-    assert len(told[0].lines) == 2
+    assert told[0].lines[0].startswith("CPU: ")  # sizes were left open: the whole table
+    assert any(line.startswith("  batch_tokens: ") for line in told[0].lines)
     assert max(told[0].memory.values()) <= told[0].available
     assert from_row(read_lines(tmp_path / "run" / "events.jsonl")[0]) == told[0]
     recorded = load_config(tmp_path / "run" / "config.yaml")

@@ -43,7 +43,10 @@ def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
     record = read_json(finished / "run.json")
     assert (record["status"], record["seed"]) == ("finished", 0)
     assert record["versions"]["torch"] == torch.__version__
-    assert set(record["hashes"]) == {"instructions", "base", "adapter ada", "adapter ben", "adapter cyd"}
+    assert set(record["hashes"]) == {
+        *("config.yaml", "instructions", "held-out questions", "base"),
+        *("adapter ada", "adapter ben", "adapter cyd"),
+    }
     assert record["choices"]["dtype"].startswith("float32 (")
     assert record["choices"]["attention"].startswith("sdpa (")
     assert record["choices"]["trainer"].startswith("tribe (")
@@ -67,7 +70,7 @@ def test_what_was_cut_to_fit_is_counted_aloud(tiny_config: Path, tmp_path: Path)
     store = Store(tmp_path / "run")
     cut = sum(max(row["cut"]) > 0 for row in read_lines(store.judgments(0)))
     assert cut > 0
-    assert f"iteration 1: {cut} of 3 judgments saw an answer without its end" in "\n".join(warnings)
+    assert f"iteration 1: {cut} of 3 votes go by an answer without its end" in "\n".join(warnings)
     assert "iteration 1: 2 of 3 instructions lost their end" in "\n".join(warnings)
 
 

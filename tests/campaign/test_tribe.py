@@ -117,7 +117,9 @@ def test_a_run_of_new_adapters_trains_resumes_and_hashes_what_has_files(
     settings = load_config(tiny_config, sets)
     events: list[Event] = []
     run(settings, tmp_path / "run", False, events.append)
-    assert set(read_json(tmp_path / "run" / "run.json")["hashes"]) == {"base", "instructions"}
+    assert set(read_json(tmp_path / "run" / "run.json")["hashes"]) == {
+        *("config.yaml", "instructions", "held-out questions", "base")
+    }
     for number in (1, 2, 3):
         file = read_adapter("new", Store(tmp_path / "run").adapters(0) / f"fresh-{number}")
         assert (file.adapter.rank, file.config["base_model_name_or_path"]) == (4, settings.base)

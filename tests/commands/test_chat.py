@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from sparta_lite.commands.app import app
 from sparta_lite.commands.chat import _questions, _show
+from sparta_lite.errors import SpartaError
 
 QUESTION = "double 4"
 
@@ -88,6 +89,13 @@ def test_who_does_not_exist_is_refused(greedy: Path) -> None:
         2,
         f"error: {greedy}: has no adapter 'dan'; its tribe is ada, ben, cyd\n",
     )
+
+
+def test_a_question_that_is_not_utf8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Python's standard input carries such bytes as half surrogates.
+    monkeypatch.setattr(sys, "stdin", io.StringIO(b"d\xffbl 4\n".decode("utf-8", "surrogateescape")))
+    with pytest.raises(SpartaError, match="a question is not UTF-8"):
+        list(_questions())
 
 
 class Terminal(io.StringIO):

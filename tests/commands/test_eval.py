@@ -158,6 +158,14 @@ def test_a_run_that_measured_nothing_needs_a_choice(tmp_path: Path) -> None:
         assert "ask for no held-out questions; choose with --tasks and --items" in result.stderr
 
 
+def test_nothing_trains_so_no_trainer_is_asked_for(tmp_path: Path) -> None:
+    config = load_config(None, ["tribe.size=3", "iterations=1", "evaluation.items=2"])
+    elsewhere = config.training.model_copy(update={"trainer": "unsloth"})  # this machine may lack it
+    run = record(tmp_path / "run", config.model_copy(update={"training": elsewhere}), {})
+    result = call(run, "--iteration", "0")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_missing_harness_is_said(pocket_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = call(pocket_run, "--harness", "x")

@@ -145,7 +145,7 @@ def test_more_than_half_bad_rows_are_refused(saved: Any) -> None:
         ("text.json", "one?", "holds a text; give a list of objects"),
         ("latin.csv", "q\none?\nzwölf?\n".encode("latin-1"), "line 3: is not UTF-8 (byte 9)"),
         ("strings.json", ["one?"], "row 1 is a text, no object"),
-        ("missing.jsonl", lines({"a": "1"}, {"a": "2"}), "has no column 'q'; Its columns: a"),
+        ("missing.jsonl", lines({"a": "1"}, {"a": "2"}), "has no column 'q'; its columns: a"),
         ("near.json", [{"qq": "x"}], "did you mean 'qq'?"),
         ("number.json", [{"q": 7}], "row 1 holds a number in column 'q'"),
         ("null.json", [{"q": None}], "row 1 holds null in column 'q'"),

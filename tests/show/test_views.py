@@ -231,6 +231,7 @@ def test_further_tasks_are_plain_lines(recording: Recording) -> None:
 
     first, second, third = (line for line in stream.getvalue().splitlines() if line.startswith("[0/"))
     assert "held-out  mean 0.375, best 0.500 a, worst 0.250 b" in first
+    assert first.endswith("bare base 0.125; 1 answers unparsed")
     assert second.endswith("medqa  mean 0.500, best 0.750 b, bare base 0.500; 3 answers unparsed")
     assert third.endswith("com2  mean 7.500, best 7.500 a, bare base –; 4 answers not judged")
 

@@ -1,0 +1,64 @@
+"""A plan for people: `sparta-lite plan` prints it, and so does a run that had something to choose."""
+
+from __future__ import annotations
+
+import json
+
+from sparta_lite.campaign.events import Planned
+from sparta_lite.campaign.planning import SIZES, duration, gigabytes, summary
+from sparta_lite.engine.pace import seconds, whole
+from sparta_lite.engine.plan import Plan
+
+_PARTS = ("adapters", "KV cache", "gradients", "optimizer", "activations")
+
+
+def announcement(made: Plan) -> Planned:
+    """The plan as a run tells it: the whole table where sizes were left open, else two lines."""
+    memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
+    lines = summary(made) if len(made.given) == len(SIZES) else table(made)
+    return Planned(tuple(lines), memory, made.machine.memory)
+
+
+def table(made: Plan) -> list[str]:
+    """Memory and time by phase, and the sizes that were chosen; every line has at most 80 characters."""
+    work, machine, times = made.work, made.machine, seconds(made)
+    number = "4 bits" if work.four_bit else f"{8 * work.number} bits"
+    lines = [
+        f"{machine.name}: {gigabytes(machine.memory)}",
+        f"base: {made.shape.family}, {_count(made.shape.parameters)} parameters in {number}, "
+        f"{gigabytes(made.weights)}; KV {made.kv / 1024:.4g} KiB a token",
+        f"tribe: {work.adapters} adapters of {_count(work.adapter)} numbers, "
+        f"{gigabytes(4 * work.adapter)} each in fp32",
+        _row("GB", _PARTS, "peak", "time"),
+    ]
+    for phase in made.phases:
+        parts = [f"{phase.parts[part] / 1e9:.2f}" if part in phase.parts else "" for part in _PARTS]
+        peak = f"{(made.weights + phase.memory) / 1e9:.2f}"
+        lines.append(_row(phase.name, parts, peak, duration(times[phase.name])))
+    libraries = "CUDA context" if machine.kind == "cuda" else "libraries"
+    lines.append(
+        f"needs {gigabytes(made.needed)}, of it {gigabytes(machine.reserve)} in reserve for the {libraries} "
+        "and fragmentation"
+    )
+    for name, key in SIZES.items():
+        given = " (as given)" if name in made.given else ""
+        lines.append(f"  {key}: {json.dumps(getattr(made.sizes, name))}{given}")
+    if made.sizes.resident < work.adapters:
+        waiting = work.adapters - made.sizes.resident
+        lines.append(f"{waiting} adapters wait in host memory, {gigabytes(4 * work.adapter)} each")
+    return [
+        *lines,
+        f"time, a rough estimate for the longest answers: {duration(whole(made))} for {work.iterations} x "
+        f"{work.duels:,} duels,",
+        f"trainer {work.trainer} (the table's is for one iteration)",
+    ]
+
+
+def _row(name: str, parts: tuple[str, ...] | list[str], peak: str, time: str) -> str:
+    columns = (f"{part:>{len(title)}}" for part, title in zip(parts, _PARTS, strict=True))
+    return f"{name:<9} {' '.join(columns)} {peak:>7} {time:>7}".rstrip()
+
+
+def _count(number: int) -> str:
+    """Such as 7.62 billion or 0.16 million."""
+    return f"{number / 1e9:.2f} billion" if number >= 1e8 else f"{number / 1e6:.2f} million"
