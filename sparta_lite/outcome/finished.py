@@ -57,6 +57,7 @@ def open_run(path: Path, iteration: int | None = None) -> Finished:
     store = Store(path)
     if not store.run.is_file() or not store.config.is_file():
         raise SpartaError(f"{path}: not a run's directory; give one that `sparta-lite run` made")
+    store.read_run()  # refuses the form of another version
     config = load_config(store.config)
     complete = 0
     while store.adapters(complete).is_dir():

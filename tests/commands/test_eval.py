@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.intervals import wilson
+from sparta_lite.campaign.store import FORMAT
 from sparta_lite.commands.app import app
 from sparta_lite.outcome import evaluation
 from sparta_lite.pocket import adapter_paths as pocket_adapters
@@ -38,7 +39,7 @@ def record(run: Path, config: Any, after: dict[str, Path]) -> Path:
     """A run of one iteration, after which the adapters are those of ``after``."""
     run.mkdir()
     (run / "config.yaml").write_text(show_config(config))
-    (run / "run.json").write_text(json.dumps({"format": 1, "status": "finished"}))
+    (run / "run.json").write_text(json.dumps({"format": FORMAT, "status": "finished"}))
     (run / "iteration-00" / "adapters").mkdir(parents=True)
     for name, path in after.items():
         shutil.copytree(path, run / "iteration-00" / "adapters" / name)

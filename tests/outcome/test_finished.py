@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sparta_lite.campaign.config import load_config, show_config
+from sparta_lite.campaign.store import FORMAT
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_lines
 from sparta_lite.outcome.finished import best_adapter, evaluations, open_run
@@ -26,7 +27,7 @@ def recorded(tmp_path: Path, base_path: Path, adapter_paths: dict[str, Path]) ->
     (path / "config.yaml").write_text(
         show_config(load_config(None, [f"base={base_path}", f"tribe.adapters={adapters}"]))
     )
-    (path / "run.json").write_text(json.dumps({"format": 1, "status": "running"}))
+    (path / "run.json").write_text(json.dumps({"format": FORMAT, "status": "running"}))
     for iteration in range(3):
         ratings = {name: {"reputation": 100 + rank} for rank, name in enumerate(TRIBE)}
         write_json(path / f"iteration-{iteration:02d}" / "reputation.json", {"after": {"ratings": ratings}})
@@ -110,3 +111,10 @@ def test_without_a_measurement_none_is_best(recorded: Path) -> None:
         SpartaError, match=r"nothing was measured at iteration 2, so none is best; name an adapter$"
     ):
         best_adapter(open_run(recorded))
+
+
+def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "run.json").write_text(json.dumps({"format": FORMAT - 1, "status": "finished"}))
+    with pytest.raises(SpartaError, match="not of this version's form"):
+        open_run(tmp_path)
