@@ -24,6 +24,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         form: ``peft``, ``merged`` or ``gguf-lora``.
     """
     config, versions = finished.config, finished.store.read_run()["versions"]
+    held = "in 4 bits (NF4)" if config.quantization == "nf4" else "unquantised"
     trained = range(finished.iteration)
     duels = sum(len(read_lines(finished.store.duels(number))) for number in trained)
     pairs = sum(len(read_lines(finished.store.preferences(number))) for number in trained)
@@ -41,7 +42,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         "",
         "| run | |",
         "| --- | --- |",
-        f"| base | {config.base}, {'in 4 bits (NF4)' if config.quantization == 'nf4' else 'unquantised'} |",
+        f"| base | {_name(config.base)}, {held} |",
         f"| tribe | {', '.join(finished.tribe)} |",
         f"| seed | {config.seed} |",
         f"| iterations | {finished.iteration} |",
@@ -98,3 +99,8 @@ def _best(values: Mapping[str, float | None]) -> str:
 
 def _figure(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
+
+
+def _name(base: str) -> str:
+    """A hub id as it is; of a directory its name alone, for a card may go where the path means nothing."""
+    return Path(base).name if Path(base).is_absolute() else base

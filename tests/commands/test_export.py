@@ -69,7 +69,7 @@ def test_the_best_adapter_leaves_in_pefts_form_with_its_figures(
     assert "base_model" not in metadata  # a directory is nobody else's base
     pairs = len((measured / "iteration-00" / "preferences.jsonl").read_text().splitlines())
     for line in (
-        f"| base | {base_path}, unquantised |",
+        f"| base | {base_path.name}, unquantised |",
         "| tribe | ada, ben, cyd |",
         "| seed | 4 |",
         "| duels | 6 |",
