@@ -86,6 +86,9 @@ def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool
             from sparta_lite.campaign.loop import run as campaign
 
             campaign(settings, out, resume, listener)
+        if not json:
+            place = shlex.quote(str(out))
+            typer.echo(f"all of it is in {place}; go on with `sparta-lite eval {place}`, `chat` or `export`")
     except KeyboardInterrupt as error:
         advice = f"; go on with `{_resuming(out)}`" if places.status(out) is not None else ""
         typer.echo(f"interrupted{advice}", err=True)

@@ -192,6 +192,7 @@ def test_without_a_terminal_lines_are_plain(campaign: Campaign) -> None:
     campaign.act = lambda out, listener: listener(Warned("look here"))
     result = call("run")
     assert "look here" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("all of it is in ")
     assert "\x1b" not in result.stdout
 
 
