@@ -48,12 +48,13 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     journal = Journal(arena.store.duels(iteration), DUEL_KEYS)
     done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
+    questions = {instruction: arena.question(instruction) for _, instruction in duels}
     with arena.phase(iteration, "generate", 2 * len(duels), 2 * done) as meter:
         for part in _parts(duels[done:], arena.config.checkpoint):
             prompts = [
                 Prompt(
                     fighter,
-                    arena.question(instruction).ids,
+                    questions[instruction].ids,
                     key(arena.config.seed, "generate", iteration, duel.index, fighter),
                 )
                 for duel, instruction in part
@@ -74,7 +75,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                 for index, (duel, instruction) in enumerate(part)
             )
     journal.close()
-    if cut := sum(arena.question(instruction).cut > 0 for _, instruction in duels):
+    if cut := sum(questions[instruction].cut > 0 for _, instruction in duels):
         arena.listener(
             Warned(
                 f"iteration {iteration + 1}: {cut} of {len(duels)} instructions lost their end to fit; "

@@ -7,16 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.campaign.settings import POCKET
+from sparta_lite.campaign.resident import base_source, choices_for
 from sparta_lite.data.conversations import TULU_V2, Columns, Subsets, read_subsets, sample
 from sparta_lite.engine.base import Base, Quantization, load_base
-from sparta_lite.engine.device import choose_device, choose_dtype
-from sparta_lite.engine.hub import local
 from sparta_lite.engine.peft_io import CONFIG_FILE, write_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, write_json
-from sparta_lite.pocket import base_path
-from sparta_lite.training.choice import choose_trainer
 from sparta_lite.training.sft import Lesson, SftSettings, tokenize, train_adapter
 from sparta_lite.training.unsloth import load_model, wrap_with_unsloth
 from sparta_lite.training.view import Wrap, wrap_with_peft
@@ -74,14 +70,16 @@ def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda 
 
 def _load(plan: ForgePlan) -> tuple[Base, Wrap]:
     """The base, once for all subsets, and what makes a PEFT model of it: Unsloth where it can."""
-    source = str(base_path()) if plan.base == POCKET else plan.base
-    device = choose_device("auto")
-    dtype, _ = choose_dtype("auto", device)
-    architecture = read_json(local(source, ("config.json",)) / "config.json").get("model_type")
-    trainer, _ = choose_trainer("auto", device, architecture, dtype)
-    if trainer == "unsloth":
-        return load_base(source, device, dtype, plan.quantization, loader=load_model), wrap_with_unsloth
-    return load_base(source, device, dtype, plan.quantization), wrap_with_peft
+    choices = choices_for(plan.base)
+    unsloth = choices.trainer == "unsloth"
+    base = load_base(
+        base_source(plan.base),
+        choices.device,
+        choices.dtype,
+        plan.quantization,
+        loader=load_model if unsloth else None,
+    )
+    return base, wrap_with_unsloth if unsloth else wrap_with_peft
 
 
 def _require_place(plan: ForgePlan, out: Path) -> None:

@@ -48,7 +48,7 @@ def load_inputs(config: Config, choices: Choices) -> Inputs:
         "instructions": instructions.texts,
         "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
     }
-    digests = hashes(local(base_source(config)), places, others)
+    digests = hashes(local(base_source(config.base)), places, others)
     return Inputs(resident, instructions, tasks, digests)
 
 

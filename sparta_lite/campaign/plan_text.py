@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from sparta_lite.campaign.events import Planned
-from sparta_lite.campaign.planning import SIZES, duration, gigabytes, summary
+from sparta_lite.campaign.planning import duration, gigabytes, summary
+from sparta_lite.campaign.settings import SIZES
 from sparta_lite.engine.pace import seconds, whole
 from sparta_lite.engine.plan import Plan
 

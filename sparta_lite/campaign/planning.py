@@ -14,7 +14,7 @@ import torch
 
 from sparta_lite.campaign.arena import question_limit
 from sparta_lite.campaign.resident import Choices, base_source, config_file
-from sparta_lite.campaign.settings import POCKET, Config, Generation, Judge
+from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.engine.hub import local
 from sparta_lite.engine.pace import card, processor, whole
@@ -23,16 +23,6 @@ from sparta_lite.engine.plan import Machine, Plan, Trainer, Work, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.unsloth import ARCHITECTURES
-
-SIZES = {
-    "places": "generation.places",
-    "batch_tokens": "batch_tokens",
-    "micro_batch": "training.micro_batch",
-    "adapters_at_once": "training.adapters_at_once",
-    "checkpointing": "training.checkpointing",
-    "resident": "tribe.resident",
-}
-"""A plan's sizes and the settings that hold them."""
 
 Adapter = tuple[int, "str | Sequence[str]"]
 """Rank and target modules."""
@@ -56,9 +46,9 @@ def planned(config: Config, choices: Choices | None) -> tuple[Plan, Config]:
     Raises:
         SpartaError: the run cannot fit, or what it names cannot be read.
     """
-    directory = config_file(config).parent
+    directory = config_file(config.base).parent
     if config.trust_remote_code:
-        directory = local(base_source(config), ("config.json", "*.py"))
+        directory = local(base_source(config.base), ("config.json", "*.py"))
     shape = read_shape(directory, config.trust_remote_code)
     target = _target(config, choices, shape)
     adapters = _adapters(config)
@@ -75,7 +65,7 @@ def with_sizes(config: Config, made: Plan) -> Config:
 
 def with_sizes_of(config: Config, recorded: Config) -> Config:
     """``config`` with the sizes of a run that was started before, where it leaves them open."""
-    return _with(config, {key: _get(recorded, key) for key in SIZES.values()})
+    return _with(config, {key: recorded.at(key) for key in SIZES.values()})
 
 
 def without_sizes(config: Config) -> Config:
@@ -85,7 +75,7 @@ def without_sizes(config: Config) -> Config:
 
 def is_planned(config: Config) -> bool:
     """Whether no size is open."""
-    return all(_get(config, key) is not None for key in SIZES.values())
+    return all(config.at(key) is not None for key in SIZES.values())
 
 
 def summary(made: Plan) -> list[str]:
@@ -178,7 +168,7 @@ def _adapters(config: Config) -> Adapters:
 
 def _plan(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Plan:
     work = _work(config, shape, adapters, target)
-    given = {name: _get(config, key) for name, key in SIZES.items() if _get(config, key) is not None}
+    given = {name: config.at(key) for name, key in SIZES.items() if config.at(key) is not None}
     if work.trainer != "tribe":
         given.pop("adapters_at_once", None)
     return plan(shape, work, target.machine, given)
@@ -255,20 +245,13 @@ def _remedies(config: Config) -> dict[str, Any]:
         changes["quantization"] = "nf4"
     if training.optimizer == "adamw":
         changes["training.optimizer"] = "adamw-8bit"
-    return changes | {key: None for key in SIZES.values() if _get(config, key) is not None}
-
-
-def _get(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
+    return changes | {key: None for key in SIZES.values() if config.at(key) is not None}
 
 
 def _with(config: Config, values: dict[str, Any], replace: bool = False) -> Config:
     """``config`` with ``values`` by dotted key: where it says null, or everywhere with ``replace``."""
     for key, value in values.items():
-        if not replace and _get(config, key) is not None:
+        if not replace and config.at(key) is not None:
             continue
         section, _, name = key.rpartition(".")
         if section:

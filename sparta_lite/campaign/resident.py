@@ -15,13 +15,13 @@ from sparta_lite.engine.attention import choose_attention
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
-from sparta_lite.engine.device import choose_device, choose_dtype
+from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
 from sparta_lite.engine.hub import local
 from sparta_lite.engine.peft_io import load_bank
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
 from sparta_lite.pocket import base_path
-from sparta_lite.training.choice import Trainer, choose_trainer
+from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
 from sparta_lite.training.unsloth import load_model as load_through_unsloth
 
 
@@ -45,9 +45,9 @@ class Resident:
     chat: Chat
 
 
-def base_source(config: Config) -> str:
-    """Directory or hub id of the base."""
-    return str(base_path()) if config.base == POCKET else config.base
+def base_source(base: str) -> str:
+    """Directory or hub id of the base that a setting names."""
+    return str(base_path()) if base == POCKET else base
 
 
 def choose(config: Config, training: bool = True) -> Choices:
@@ -60,12 +60,26 @@ def choose(config: Config, training: bool = True) -> Choices:
     Raises:
         SpartaError: a device or a trainer is asked for that is not there.
     """
-    device = choose_device(config.device)
-    dtype, why_dtype = choose_dtype(config.dtype, device)
-    attention, why_attention = choose_attention(device, dtype)
-    architecture = read_json(config_file(config)).get("model_type")
     setting = config.training.trainer if training else "tribe"
-    trainer, why_trainer = choose_trainer(setting, device, architecture, dtype)
+    return choices_for(config.base, config.device, config.dtype, setting)
+
+
+def choices_for(
+    base: str,
+    device_setting: DeviceSetting = "auto",
+    dtype_setting: Dtype = "auto",
+    trainer_setting: TrainerSetting = "auto",
+) -> Choices:
+    """The same for a base without a run.
+
+    Raises:
+        SpartaError: see ``choose``.
+    """
+    device = choose_device(device_setting)
+    dtype, why_dtype = choose_dtype(dtype_setting, device)
+    attention, why_attention = choose_attention(device, dtype)
+    architecture = read_json(config_file(base)).get("model_type")
+    trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
         "attention": f"{attention} ({why_attention})",
@@ -74,13 +88,13 @@ def choose(config: Config, training: bool = True) -> Choices:
     return Choices(device, dtype, trainer, reasons)
 
 
-def config_file(config: Config) -> Path:
+def config_file(base: str) -> Path:
     """The base's ``config.json``, downloaded alone where the base is on the hub.
 
     Raises:
         SpartaError: there is none.
     """
-    source = base_source(config)
+    source = base_source(base)
     path = local(source, ("config.json",)) / "config.json"
     if not path.is_file():
         raise SpartaError(
@@ -102,7 +116,7 @@ def load_resident(config: Config, choices: Choices, places: Places, training: bo
         SpartaError: something is missing, malformed, or does not fit the rest.
     """
     base = load_base(
-        base_source(config),
+        base_source(config.base),
         choices.device,
         choices.dtype,
         config.quantization,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,16 @@ POCKET = "pocket"
 
 PRESET = re.compile(r"pocket|tulu-10|fresh-\d+")
 """What may stand where a path could, and is none."""
+
+SIZES = {
+    "places": "generation.places",
+    "batch_tokens": "batch_tokens",
+    "micro_batch": "training.micro_batch",
+    "adapters_at_once": "training.adapters_at_once",
+    "checkpointing": "training.checkpointing",
+    "resident": "tribe.resident",
+}
+"""A plan's sizes and the settings that hold them."""
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -379,6 +389,13 @@ class Config(Section):
     )
     evaluation: Evaluation = Field(default=Evaluation(), description="What is measured, never learned from")
 
+    def at(self, key: str) -> Any:
+        """The setting of a dotted key."""
+        value: Any = self
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
     @property
     def sizes(self) -> Sizes:
         """What the batches of a planned run are limited to.
@@ -386,17 +403,10 @@ class Config(Section):
         Raises:
             SpartaError: one is still open, for the run was not planned.
         """
-        sizes = {
-            "places": self.generation.places,
-            "batch_tokens": self.batch_tokens,
-            "micro_batch": self.training.micro_batch,
-            "adapters_at_once": self.training.adapters_at_once,
-            "checkpointing": self.training.checkpointing,
-            "resident": self.tribe.resident,
-        }
+        sizes = {name: self.at(key) for name, key in SIZES.items()}
         if None in sizes.values():
             raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
-        return Sizes(**sizes)  # type: ignore[arg-type]  # none is None
+        return Sizes(**sizes)
 
     @model_validator(mode="after")
     def _pocket_fits_pocket(self) -> Config:

@@ -45,6 +45,8 @@ class Request:
     dtype: torch.dtype
     four_bit: bool
     trust_remote_code: bool
+    stored: bool = False
+    """Whether the checkpoint is in 4 bits already."""
 
 
 Loader = Callable[[Request], tuple[Any, Any]]
@@ -83,8 +85,9 @@ def load_base(
     with _clear(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     require_supported(config)
-    four_bit = stored_in_four_bit(config) or quantization == "nf4"
-    model, tokenizer = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code))
+    stored = stored_in_four_bit(config)
+    four_bit = stored or quantization == "nf4"
+    model, tokenizer = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code, stored))
     _require_sound(model, path)
     _keep_trainable(model)
     _require_tokenizer(tokenizer, model, path)
@@ -127,12 +130,8 @@ def _load(request: Request) -> tuple[Any, Any]:
         bnb_4bit_compute_dtype=request.dtype,
     )
     with _clear(path):
-        config = AutoConfig.from_pretrained(
-            path, trust_remote_code=request.trust_remote_code, local_files_only=True
-        )
-        stored = getattr(config, "quantization_config", None) is not None
         # A checkpoint that is quantised already must not even hear None.
-        quantization = {"quantization_config": nf4} if request.four_bit and not stored else {}
+        quantization = {"quantization_config": nf4} if request.four_bit and not request.stored else {}
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=request.dtype,

@@ -8,10 +8,11 @@ import torch
 
 from sparta_lite.errors import SpartaError
 
+DeviceSetting = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(setting: DeviceSetting) -> torch.device:
     """The device that a setting means.
 
     Raises:

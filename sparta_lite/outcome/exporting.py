@@ -33,7 +33,7 @@ def export(finished: Finished, name: str, form: Form, out: Path, base: str | Non
     """
     if out.exists():
         raise SpartaError(f"{out}: exists already; give --out a directory that does not")
-    source = base or base_source(finished.config)
+    source = base or base_source(finished.config.base)
     place = finished.place(name)
     partial = out.with_name(f".{out.name}.partial")
     with clear_errors(out):

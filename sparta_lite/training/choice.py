@@ -11,10 +11,11 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.training.unsloth import ARCHITECTURES, fast_language_model
 
 Trainer = Literal["tribe", "unsloth", "trl"]
+TrainerSetting = Literal["auto", "tribe", "unsloth", "trl"]
 
 
 def choose_trainer(
-    setting: Literal["auto", "tribe", "unsloth", "trl"],
+    setting: TrainerSetting,
     device: torch.device,
     architecture: str | None = None,
     dtype: torch.dtype | None = None,
