@@ -18,7 +18,25 @@ from sparta_lite.engine.peft_io import load_bank, read_adapter
 
 NAMES = [f"adapter-{number}" for number in range(10)]
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-PAD, END, VOCABULARY = 257, 256, 512
+PAD, END = 257, 256
+
+Shape = dict[str, int]
+TINY: Shape = {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+WIDE: Shape = {  # for a GPU; vLLM takes adapters only on more than 32,000 tokens
+    "vocab_size": 32768,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -31,16 +49,11 @@ class Tribe:
     peft: Any
 
 
-def make_tribe(path: Path) -> Tribe:
-    """Shape TINY: 4 layers, hidden 256, rank 8 on all linear layers, ten adapters, random weights."""
+def make_tribe(path: Path, device: str = "cpu", shape: Shape = TINY) -> Tribe:
+    """Ten adapters of rank 8 on all linear layers, random weights, fp32."""
     save_tokenizer(path)
     config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **shape,
         max_position_embeddings=1024,
         eos_token_id=END,
         pad_token_id=PAD,
@@ -57,13 +70,13 @@ def make_tribe(path: Path) -> Tribe:
                 torch.nn.init.normal_(parameter, std=0.05)
         model.save_pretrained(path / name)
 
-    base = load_base(path, torch.device("cpu"))
+    base = load_base(path, torch.device(device))
     bank = load_bank(base.decoder, [read_adapter(name, path / name) for name in NAMES])
     reference = AutoModelForCausalLM.from_pretrained(path)
     peft = PeftModel.from_pretrained(reference, path / NAMES[0], adapter_name=NAMES[0])
     for name in NAMES[1:]:
         peft.load_adapter(path / name, adapter_name=name)
-    return Tribe(path, base, bank, peft.eval())
+    return Tribe(path, base, bank, peft.to(device).eval())
 
 
 def save_tokenizer(path: Path) -> None:
