@@ -8,25 +8,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparta_lite.kernels import choice
+
 
 def token_logprobs(
     hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256, bias: Tensor | None = None
 ) -> Tensor:
     """log softmax(hidden @ head.T + bias)[targets], row by row.
 
-    Logits exist for ``chunk`` rows at a time. Every result depends on one row of ``hidden`` alone, so
-    its derivative, head[target] - softmax @ head, is taken while that row's logits are at hand: the
-    backward pass needs neither the logits nor the head again. The head gets no gradient.
-
     Args:
         hidden: [tokens, hidden].
-        head: [vocabulary, hidden], in the dtype of ``hidden``.
+        head: [vocabulary, hidden], in the dtype of ``hidden``. It gets no gradient.
         targets: int64 [tokens].
-        chunk: rows whose logits exist at once.
+        chunk: rows whose logits may exist at once, in fp32 and with what is made of them.
         bias: [vocabulary], frozen like the head.
 
     Returns:
         [tokens] float32 (float64 where ``hidden`` is).
+    """
+    if not choice.use_triton(hidden):
+        return by_torch(hidden, head, targets, chunk, bias)
+    return choice.attempt(
+        lambda: by_triton(hidden, head, targets, chunk, bias),
+        lambda: by_torch(hidden, head, targets, chunk, bias),
+    )
+
+
+def by_triton(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None) -> Tensor:
+    """``token_logprobs`` in Triton, whatever the device."""
+    from sparta_lite.kernels import triton_logprob
+
+    return triton_logprob.token_logprobs(hidden, head, targets, chunk, bias)
+
+
+def by_torch(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None) -> Tensor:
+    """``token_logprobs`` in plain torch.
+
+    Logits exist for ``chunk`` rows at a time. Every result depends on one row of ``hidden`` alone, so
+    its derivative, head[target] - softmax @ head, is taken while that row's logits are at hand: the
+    backward pass needs neither the logits nor the head again.
     """
     result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias)  # type: ignore[no-untyped-call]
     return result

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sparta_lite.kernels import choice
+from sparta_lite.kernels.segments import Segments, sort_rows
+
 
 @dataclass(frozen=True)
-class Routing:
-    """Which adapter serves which row, worked out once per batch and used by every layer.
+class Grid:
+    """The rows on a grid with one line per adapter of a contiguous range of the bank.
 
-    The rows are laid out on a grid with one line per adapter of a contiguous range of the bank.
     When every line is full and the rows already stand in that order the grid is a mere view of
     the batch; else ``gather`` and ``scatter`` move rows in and out of it. A row without adapter
     takes any cell and gets scale 0.
@@ -32,20 +35,131 @@ class Routing:
     """The cell of every row, [rows]."""
 
 
+@dataclass(frozen=True)
+class Routing:
+    """Which adapter serves which row; what is worked out of it serves every layer of a batch."""
+
+    slots: tuple[int | None, ...]
+    """The bank's slot of each row's adapter, None for a row on the bare base."""
+    scales: tuple[float, ...]
+    """alpha / rank of every slot of the bank."""
+    device: torch.device
+    """Where the tables are needed."""
+    _sorted: dict[int, Segments] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """What plain torch needs."""
+        return _lay_out(self.slots, self.scales, self.device)
+
+    def segments(self, length: int) -> Segments:
+        """What Triton's kernels need for rows of ``length`` tokens.
+
+        The first call for a length copies tables to the device: it must come before a graph is captured.
+        """
+        if length not in self._sorted:
+            self._sorted[length] = sort_rows(self.slots, self.scales, self.device, length)
+        return self._sorted[length]
+
+    def adopt(self, length: int, tables: Segments) -> None:
+        """Write what ``segments(length)`` gives into ``tables``, which a captured graph reads, and give those
+        from now on."""
+        if tables is not self.segments(length):
+            tables.overwrite(self.segments(length))
+            self._sorted[length] = tables
+
+
 def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.device) -> Routing | None:
-    """Lay rows out by adapter.
+    """Note which adapter serves which row.
 
     Args:
-        slots: the bank's slot of each row's adapter, None for a row on the bare base.
-        scales: alpha / rank of every slot of the bank.
-        device: where the index tensors are needed.
+        slots: see ``Routing``.
+        scales: see ``Routing``.
+        device: see ``Routing``.
 
     Returns:
         None when no row has an adapter.
     """
-    used = [slot for slot in slots if slot is not None]
-    if not used:
+    if all(slot is None for slot in slots):
         return None
+    return Routing(tuple(slots), tuple(scales), device)
+
+
+def add_lora(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+) -> list[Tensor]:
+    """Add each row's low-rank update ``scale * x @ A.T @ B.T`` to the outputs of a linear layer.
+
+    Several projections of one input (q, k, v; gate, up) share one shrinking product.
+
+    Args:
+        outputs: what the base gives for each of the P projections, P x [rows, length, out_p]. They may be a
+            split of one wider output, though torch is slower with it. Where no gradient is wanted they
+            are overwritten.
+        x: the common input, [rows, length, in].
+        a: the bank's A of this layer, the projections' ranks one after another, [slots, P * rank, in].
+        b: the bank's B of each projection, P x [slots, out_p, rank].
+        routing: which rows belong to which slots.
+
+    Returns:
+        P x [rows, length, out_p], in the dtype of ``outputs``. Torch takes the products in that of ``x``,
+        Triton in that of ``outputs``: they differ under autocast alone, which torch's products see.
+    """
+    if not choice.use_triton(x):
+        return by_torch(outputs, x, a, b, routing)
+    return choice.attempt(
+        lambda: by_triton(outputs, x, a, b, routing), lambda: by_torch(outputs, x, a, b, routing)
+    )
+
+
+def by_triton(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+) -> list[Tensor]:
+    """``add_lora`` in Triton, whatever the device."""
+    from sparta_lite.kernels.triton_lora import grouped_lora
+
+    rows, length, _ = x.shape
+    flat = [output.flatten(0, 1) for output in outputs]  # [rows * length, out_p]
+    results = grouped_lora(flat, x.flatten(0, 1), a, b, routing.segments(length))
+    return [result.view(rows, length, -1) for result in results]
+
+
+def by_torch(
+    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+) -> list[Tensor]:
+    """``add_lora`` in plain torch."""
+    rows, length, width = x.shape
+    grid = routing.grid
+    lines, cells = grid.lines, grid.cells
+    a = a.narrow(0, grid.first, lines).to(x.dtype)  # [lines, P * rank, in]
+    low = x
+    if grid.gather is not None:
+        low = low.index_select(0, grid.gather)  # [lines * cells, length, in]
+    low = torch.bmm(low.reshape(lines, cells * length, width), a.mT)  # [lines, cells * length, P * rank]
+    scale = 1.0
+    if isinstance(grid.scale, float):
+        scale = grid.scale
+    else:
+        low = (low.view(lines, cells, length, -1) * grid.scale.to(low.dtype)).flatten(1, 2)
+
+    results = []
+    for output, low_p, b_p in zip(outputs, low.chunk(len(outputs), dim=-1), b, strict=True):
+        b_p = b_p.narrow(0, grid.first, lines).to(low.dtype).mT  # [lines, rank, out_p]
+        if grid.scatter is None and output.dtype == low_p.dtype == b_p.dtype:
+            whole = output.view(lines, cells * length, -1)
+            add = torch.baddbmm if low_p.requires_grad or output.requires_grad else Tensor.baddbmm_
+            results.append(add(whole, low_p, b_p, alpha=scale).view(rows, length, -1))
+            continue
+        update = torch.bmm(low_p, b_p).view(lines * cells, length, -1)
+        if grid.scatter is not None:
+            update = update.index_select(0, grid.scatter)  # [rows, length, out_p]
+        results.append(torch.add(output, update.view(rows, length, -1).to(output.dtype), alpha=scale))
+    return results
+
+
+def _lay_out(slots: Sequence[int | None], scales: Sequence[float], device: torch.device) -> Grid:
+    """``slots``: at least one row has an adapter."""
+    used = [slot for slot in slots if slot is not None]
     first, lines = min(used), max(used) - min(used) + 1
     members: list[list[int]] = [[] for _ in range(lines)]
     for row, slot in enumerate(slots):
@@ -61,7 +175,7 @@ def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.de
     grid = [row for line in members for row in line]
     same = {scales[slot] for slot in used}
     if len(grid) == lines * cells and grid == list(range(len(slots))) and len(same) == 1 and not bare_rows:
-        return Routing(first, lines, cells, same.pop(), None, None)
+        return Grid(first, lines, cells, same.pop(), None, None)
 
     gather = [row for line in members for row in line + [0] * (cells - len(line))]
     scatter = [0] * len(slots)
@@ -72,7 +186,7 @@ def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.de
     for index, line in enumerate(members):
         for cell, row in enumerate(line):
             scale[index, cell] = 0.0 if row in bare_rows else scales[first + index]
-    return Routing(
+    return Grid(
         first,
         lines,
         cells,
@@ -80,49 +194,3 @@ def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.de
         torch.tensor(gather, device=device),
         torch.tensor(scatter, device=device),
     )
-
-
-def add_lora(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
-) -> list[Tensor]:
-    """Add each row's low-rank update ``scale * x @ A.T @ B.T`` to the outputs of a linear layer.
-
-    Several projections of one input (q, k, v; gate, up) share one shrinking product.
-
-    Args:
-        outputs: what the base gives for each of the P projections, P x [rows, length, out_p], contiguous.
-            Where no gradient is wanted they are overwritten.
-        x: the common input, [rows, length, in].
-        a: the bank's A of this layer, the projections' ranks one after another, [slots, P * rank, in].
-        b: the bank's B of each projection, P x [slots, out_p, rank].
-        routing: which rows belong to which slots.
-
-    Returns:
-        P x [rows, length, out_p], in the dtype of ``outputs``. The products are taken in that of ``x``.
-    """
-    rows, length, width = x.shape
-    lines, cells = routing.lines, routing.cells
-    a = a.narrow(0, routing.first, lines).to(x.dtype)  # [lines, P * rank, in]
-    low = x
-    if routing.gather is not None:
-        low = low.index_select(0, routing.gather)  # [lines * cells, length, in]
-    low = torch.bmm(low.reshape(lines, cells * length, width), a.mT)  # [lines, cells * length, P * rank]
-    scale = 1.0
-    if isinstance(routing.scale, float):
-        scale = routing.scale
-    else:
-        low = (low.view(lines, cells, length, -1) * routing.scale.to(low.dtype)).flatten(1, 2)
-
-    results = []
-    for output, low_p, b_p in zip(outputs, low.chunk(len(outputs), dim=-1), b, strict=True):
-        b_p = b_p.narrow(0, routing.first, lines).to(low.dtype).mT  # [lines, rank, out_p]
-        if routing.scatter is None and output.dtype == low_p.dtype == b_p.dtype:
-            grid = output.view(lines, cells * length, -1)
-            add = torch.baddbmm if low_p.requires_grad or output.requires_grad else Tensor.baddbmm_
-            results.append(add(grid, low_p, b_p, alpha=scale).view(rows, length, -1))
-            continue
-        update = torch.bmm(low_p, b_p).view(lines * cells, length, -1)
-        if routing.scatter is not None:
-            update = update.index_select(0, routing.scatter)  # [rows, length, out_p]
-        results.append(torch.add(output, update.view(rows, length, -1).to(output.dtype), alpha=scale))
-    return results

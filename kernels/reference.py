@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sparta_lite.kernels.nf4 import BLOCK, SCALES_BLOCK, Nf4
 
 
 def grouped_lora(
@@ -54,3 +57,49 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor |
         [tokens].
     """
     return F.linear(hidden, head, bias).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+
+
+def nf4_matrix(weight: Nf4) -> Tensor:
+    """The matrix that NF4 stands for, float32 [out, in]."""
+    scales, absmax = weight.eight_bit, weight.absmax
+    if scales is not None:
+        coarse = scales.absmax.repeat_interleave(SCALES_BLOCK)[: len(absmax)]
+        absmax = scales.code[absmax.long()] * coarse + scales.offset  # [out * in / 64]
+    numbers = torch.stack((weight.packed >> 4, weight.packed & 15), dim=1)  # [out * in / 2, 2]
+    values = weight.code[numbers.long()].view(-1, BLOCK) * absmax[:, None]
+    return values.view(-1, weight.width)
+
+
+def nf4_linear(x: Tensor, weight: Nf4, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias.
+
+    Args:
+        x: [tokens, in].
+        weight: [out, in].
+        bias: [out].
+
+    Returns:
+        [tokens, out] in the dtype of ``x``, to which the matrix is rounded too.
+    """
+    return F.linear(x, nf4_matrix(weight).to(x.dtype), bias)
+
+
+def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Sequence[int]) -> Tensor:
+    """softmax(q . keys / sqrt(head_dim)) . values over the first positions of every row.
+
+    Args:
+        q: [rows, heads, head_dim], of one token per row.
+        keys: [rows, kv_heads, capacity, head_dim]; heads / kv_heads query heads share one key head, those
+            that stand together.
+        values: like ``keys``.
+        counts: positions that each row looks at, from 1 to capacity.
+
+    Returns:
+        [rows, heads, head_dim].
+    """
+    results = []
+    for query, key, value, count in zip(q, keys, values, counts, strict=True):
+        grouped = query.unflatten(0, (len(key), -1))  # [kv_heads, heads / kv_heads, head_dim]
+        scores = grouped @ key[:, :count].mT / q.shape[-1] ** 0.5
+        results.append((scores.softmax(dim=-1) @ value[:, :count]).flatten(0, 1))
+    return torch.stack(results)

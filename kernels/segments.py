@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ALIGNED = 4  # int32 numbers: Triton compiles a kernel anew for a pointer that 16 bytes do not divide
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -19,6 +21,8 @@ class Segments:
     rows can be copied into the same tensors, as a captured CUDA graph needs.
     """
 
+    table: Tensor
+    """All that follows in one piece, int32: one copy brings it to the device."""
     order: Tensor
     """The batch's row at every place of the sorted order, int32 [tokens]."""
     bounds: Tensor
@@ -29,6 +33,21 @@ class Segments:
     """alpha / rank of every segment, 0 for the rows without adapter, float32 [slots + 1]."""
     block: int
     """Places per tile, a power of two; a segment's last tile may be cut short by its bound."""
+
+    def overwrite(self, other: Segments) -> None:
+        """Take over another batch's tables, in the same tensors.
+
+        The device is not waited for; ``other`` may be on another, such as the CPU.
+
+        Raises:
+            ValueError: ``other`` is of more or fewer rows or slots.
+        """
+        mine, theirs = (len(self.order), len(self.scales)), (len(other.order), len(other.scales))
+        if mine != theirs:
+            raise ValueError(
+                f"segments of {theirs[0]} rows and {theirs[1] - 1} slots for {mine[0]} and {mine[1] - 1}"
+            )
+        self.table.copy_(other.table, non_blocking=True)
 
 
 def sort_rows(
@@ -57,13 +76,18 @@ def sort_rows(
     segment = torch.searchsorted(ends, tile, right=True).clamp(max=count)
     first = bounds[segment] + (tile - (ends - needed)[segment]) * block
 
-    def table(values: Tensor) -> Tensor:
-        return values.to(device, torch.int32)
-
-    return Segments(
-        order=table(keys.argsort(stable=True)),
-        bounds=table(bounds),
-        tiles=table(torch.stack([segment, first], dim=1)),
-        scales=torch.tensor([*scales, 0.0], dtype=torch.float32, device=device),
-        block=block,
+    tables = [
+        keys.argsort(stable=True),
+        bounds,
+        torch.stack([segment, first], dim=1).flatten(),
+        torch.tensor([*scales, 0.0], dtype=torch.float32).view(torch.int32),
+    ]
+    padded = [-(-len(each) // _ALIGNED) * _ALIGNED for each in tables]
+    host = torch.zeros(sum(padded), dtype=torch.int32, pin_memory=device.type == "cuda")
+    for part, each in zip(host.split(padded), tables, strict=True):
+        part[: len(each)] = each
+    table = host.to(device, non_blocking=True)  # from pinned memory: nobody waits for the device
+    order, edges, cuts, factors = (
+        part[: len(each)] for part, each in zip(table.split(padded), tables, strict=True)
     )
+    return Segments(table, order, edges, cuts.view(-1, 2), factors.view(torch.float32), block)

@@ -20,23 +20,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparta_lite.kernels.triton_product import DTYPES, product
+from sparta_lite.kernels import choice
+from sparta_lite.kernels.logprob import by_torch
+from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
 
 def token_logprobs(
     hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256, bias: Tensor | None = None
 ) -> Tensor:
-    """log softmax(hidden @ head.T + bias)[targets], row by row.
+    """``kernels.logprob.token_logprobs``; rows of ``hidden`` may lie apart.
 
-    Args:
-        hidden: [tokens, hidden], any row stride.
-        head: [vocabulary, hidden], in the dtype of ``hidden``. It gets no gradient.
-        targets: int64 [tokens].
-        chunk: rows whose softmax exists at once in the backward pass, chunk * vocabulary numbers.
-        bias: [vocabulary], frozen like the head.
-
-    Returns:
-        [tokens] float32.
+    ``chunk`` rows' logits in fp32 with what torch makes of them are 12 bytes a number; here softmax
+    alone exists in the backward pass, for as many rows as take 8.
     """
     result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias)
     return result
@@ -61,30 +56,48 @@ class _TokenLogprobs(torch.autograd.Function):
                 totals, chosen, hidden, head, hidden if bias is None else bias, targets,
                 tokens, vocabulary, width, share, hidden.stride(0), head.stride(0),
                 BIASED=bias is not None, ROWS=rows, COLUMNS=columns, STEP=step, DTYPE=DTYPES[hidden.dtype],
-                num_warps=warps,
+                num_warps=warps, **OPTIONS,
             )  # fmt: skip
         total = totals.logsumexp(dim=0)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.rows = chunk, 8 // hidden.dtype.itemsize * chunk
         ctx.save_for_backward(hidden, head, targets, bias, total)
         return chosen - total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         hidden, head, targets, bias, total = ctx.saved_tensors
-        (tokens, width), vocabulary = hidden.shape, len(head)
-        rows, columns, step, warps = _tile(hidden)
-        slope = torch.empty(tokens, width, dtype=hidden.dtype, device=hidden.device)
-        for start in range(0, tokens, ctx.chunk):
-            x = hidden[start : start + ctx.chunk]
-            weights = torch.empty(len(x), vocabulary, dtype=x.dtype, device=x.device)
-            _slope_kernel[(triton.cdiv(len(x), rows), triton.cdiv(vocabulary, columns))](
-                weights, x, head, hidden if bias is None else bias, targets[start:], total[start:],
-                len(x), vocabulary, width, hidden.stride(0), head.stride(0),
-                BIASED=bias is not None, ROWS=rows, COLUMNS=columns, STEP=step, DTYPE=DTYPES[x.dtype],
-                num_warps=warps,
-            )  # fmt: skip
-            torch.mm(weights, head, out=slope[start : start + ctx.chunk])
+        slope = choice.attempt(
+            lambda: _slope(hidden, head, targets, bias, total, ctx.rows),
+            lambda: _plain_slope(hidden, head, targets, bias, ctx.chunk),
+        )
         return slope.mul_(gradients[0][:, None]), None, None, None, None
+
+
+def _slope(
+    hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, total: Tensor, chunk: int
+) -> Tensor:
+    """The derivative of every row's result in the row, [tokens, hidden]; ``total``: log sum exp, [tokens]."""
+    (tokens, width), vocabulary = hidden.shape, len(head)
+    rows, columns, step, warps = _tile(hidden)
+    slope = torch.empty(tokens, width, dtype=hidden.dtype, device=hidden.device)
+    for start in range(0, tokens, chunk):
+        x = hidden[start : start + chunk]
+        weights = torch.empty(len(x), vocabulary, dtype=x.dtype, device=x.device)
+        _slope_kernel[(triton.cdiv(len(x), rows), triton.cdiv(vocabulary, columns))](
+            weights, x, head, hidden if bias is None else bias, targets[start:], total[start:],
+            len(x), vocabulary, width, hidden.stride(0), head.stride(0),
+            BIASED=bias is not None, ROWS=rows, COLUMNS=columns, STEP=step, DTYPE=DTYPES[x.dtype],
+            num_warps=warps, **OPTIONS,
+        )  # fmt: skip
+        torch.mm(weights, head, out=slope[start : start + chunk])
+    return slope
+
+
+def _plain_slope(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, chunk: int) -> Tensor:
+    with torch.enable_grad():
+        leaf = hidden.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(by_torch(leaf, head, targets, chunk, bias).sum(), leaf)
+    return slope
 
 
 def _by_row(x: Tensor) -> Tensor:
@@ -123,7 +136,7 @@ def _logits(
     return tl.where((token < vocabulary)[None, :], logits, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _total_kernel(
     totals, chosen, hidden, head, bias, targets,
     tokens, vocabulary, width, share, hidden_row, head_row,
@@ -151,7 +164,7 @@ def _total_kernel(
     tl.store(chosen + row, wanted, mask=(row < tokens) & (target >= first) & (target < last))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _slope_kernel(
     weights, hidden, head, bias, targets, totals,
     tokens, vocabulary, width, hidden_row, head_row,

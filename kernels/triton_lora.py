@@ -25,8 +25,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparta_lite.kernels import choice
+from sparta_lite.kernels.reference import grouped_lora as grouped_lora_by_torch
 from sparta_lite.kernels.segments import Segments
-from sparta_lite.kernels.triton_product import DTYPES, product
+from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
 
 def grouped_lora(
@@ -35,8 +37,9 @@ def grouped_lora(
     """Add each row's low-rank update ``scale * x @ A.T @ B.T`` to the outputs of a linear layer.
 
     One launch shrinks for all projections and one expands. Rows may stand in any order: ``segments``
-    says where each adapter's are. Products take both factors in the dtype of ``x`` and sum in fp32;
-    the low-rank states are rounded to the dtype of ``x`` in between, the scale multiplies the fp32 sum.
+    says where each adapter's are. Products take both factors in the dtype of ``outputs`` and sum
+    in fp32; the low-rank states are rounded to it in between, the scale multiplies the fp32 sum. The bank
+    may be in another dtype: a kernel converts what it has loaded.
 
     Args:
         outputs: what the base gives for each of the P projections, P x [tokens, out_p]; rows may lie apart,
@@ -60,8 +63,9 @@ def grouped_lora(
         )
     if torch.is_grad_enabled() and any(each.requires_grad for each in (*outputs, x, a, *b)):
         return list(_GroupedLora.apply(segments, x, a, *outputs, *b))
-    low = _shrink(_by_row(x), a, 1, segments, x.dtype, splits=_splits(x.shape[1], segments))
-    _expand(outputs, outputs, low, b, 2, segments, x.dtype)
+    dtype = outputs[0].dtype
+    low = _shrink(_by_row(x), a, 1, segments, dtype, splits=_splits(x.shape[1], segments))
+    _expand(outputs, outputs, low, b, 2, segments, dtype)
     return list(outputs)
 
 
@@ -69,10 +73,10 @@ class _GroupedLora(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, segments: Segments, x: Tensor, a: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         outputs, b = others[: len(others) // 2], others[len(others) // 2 :]
-        x = _by_row(x)
-        low = _shrink(x, a, 1, segments, x.dtype)
+        x, dtype = _by_row(x), outputs[0].dtype
+        low = _shrink(x, a, 1, segments, dtype)
         results = tuple(torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in outputs)
-        _expand(results, outputs, low, b, 2, segments, x.dtype)
+        _expand(results, outputs, low, b, 2, segments, dtype)
         ctx.segments = segments
         ctx.save_for_backward(x, a, low, *b)
         return results
@@ -80,28 +84,67 @@ class _GroupedLora(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, a, low, *b = ctx.saved_tensors
-        segments, (_, wants_x, wants_a, *wants) = ctx.segments, ctx.needs_input_grad
+        _, wants_x, wants_a, *wants = ctx.needs_input_grad
         wants_outputs, wants_b = wants[: len(b)], wants[len(b) :]
-        rank = b[0].shape[2]
-        steep = [_by_row(each) for each in gradients]
-
-        slope, dx, da = torch.empty_like(low), None, None  # [1, tokens, P * rank]
-        if wants_x or wants_a:
-            for part, (each, b_p) in enumerate(zip(steep, b, strict=True)):
-                _shrink(each, b_p, 2, segments, x.dtype, into=slope[..., part * rank : (part + 1) * rank])
-        if wants_x:
-            dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            _expand([dx], None, slope, [a], 1, segments, x.dtype)
-        if wants_a:
-            da = torch.empty_like(a, memory_format=torch.contiguous_format)
-            _gradient(da, 1, slope, x, segments, x.dtype)
-        db: list[Tensor | None] = [None] * len(b)
-        for part, b_p in enumerate(b):
-            if wants_b[part]:
-                db[part] = into = torch.empty_like(b_p, memory_format=torch.contiguous_format)
-                _gradient(into, 2, low[..., part * rank : (part + 1) * rank], steep[part], segments, x.dtype)
+        asked = [wants_x, wants_a, *wants_b]
+        dx, da, *db = choice.attempt(
+            lambda: _gradients(x, a, low, b, gradients, asked, ctx.segments),
+            lambda: _plain_gradients(x, a, b, gradients, asked, ctx.segments),
+        )
         passed = [each if want else None for each, want in zip(gradients, wants_outputs, strict=True)]
         return None, dx, da, *passed, *db
+
+
+def _gradients(
+    x: Tensor,
+    a: Tensor,
+    low: Tensor,
+    b: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    asked: Sequence[bool],
+    segments: Segments,
+) -> list[Tensor | None]:
+    """What of dx, dA and each dB is asked for."""
+    wants_x, wants_a, *wants_b = asked
+    rank, dtype = b[0].shape[2], low.dtype
+    steep = [_by_row(each) for each in gradients]
+
+    slope, dx, da = torch.empty_like(low), None, None  # [1, tokens, P * rank]
+    if wants_x or wants_a:
+        for part, (each, b_p) in enumerate(zip(steep, b, strict=True)):
+            _shrink(each, b_p, 2, segments, dtype, into=slope[..., part * rank : (part + 1) * rank])
+    if wants_x:
+        dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        _expand([dx], None, slope, [a], 1, segments, dtype)
+    if wants_a:
+        da = torch.empty_like(a, memory_format=torch.contiguous_format)
+        _gradient(da, 1, slope, x, segments, dtype)
+    db: list[Tensor | None] = [None] * len(b)
+    for part, b_p in enumerate(b):
+        if wants_b[part]:
+            db[part] = into = torch.empty_like(b_p, memory_format=torch.contiguous_format)
+            _gradient(into, 2, low[..., part * rank : (part + 1) * rank], steep[part], segments, dtype)
+    return [dx, da, *db]
+
+
+def _plain_gradients(
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    asked: Sequence[bool],
+    segments: Segments,
+) -> list[Tensor | None]:
+    """The same by autograd over the definition, for the passes whose forward half was still Triton's."""
+    order, dtype = segments.order.long(), gradients[0].dtype
+    scales, bounds = segments.scales[:-1].tolist(), segments.bounds[:-1].tolist()
+    with torch.enable_grad():
+        leaves = [each.detach().requires_grad_() for each in (x, a, *b)]
+        x_, a_, *b_ = (leaf.to(dtype) for leaf in leaves)
+        zeros = [torch.zeros_like(each) for each in gradients]
+        results = grouped_lora_by_torch(zeros, x_[order], a_, b_, scales, bounds)
+    found = torch.autograd.grad(results, leaves, [each[order] for each in gradients])
+    return [each if want else None for each, want in zip(found, asked, strict=True)]
 
 
 # Launching. A weight is A, [slots, ranks, width], or B, [slots, width, ranks]; ``axis`` is where its ranks
@@ -129,7 +172,7 @@ def _shrink(
         into, x, weight, segments.order, segments.bounds, segments.tiles,
         len(segments.scales) - 1, width, ranks, span,
         into.stride(0), into.stride(1), x.stride(0), weight.stride(axis), weight.stride(3 - axis),
-        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype],
+        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype], **OPTIONS,
     )  # fmt: skip
     return into
 
@@ -147,7 +190,9 @@ def _expand(
     widths = [weight.shape[3 - axis] for weight in weights]
     rank = weights[0].shape[axis]
     coarse = dtype.itemsize // 2  # fp32 goes without matrix units: large tiles would take long to compile
-    columns, step = _block(max(widths), 128 // coarse), _block(rank, 64 // coarse)
+    # Every program reads the partial sums again: where they are many for few ranks, it writes more columns.
+    columns = _block(max(widths), (256 if segments.block < 64 and rank <= 32 else 128) // coarse)
+    step = _block(rank, 64 // coarse)
     added = results if outputs is None else outputs
     _expand_kernel[(len(segments.tiles), triton.cdiv(max(widths), columns), len(results))](
         tuple(results), tuple(added), tuple(weights), tuple(widths),
@@ -155,8 +200,8 @@ def _expand(
         tuple(each.stride(axis) for each in weights), tuple(each.stride(3 - axis) for each in weights),
         low, segments.scales, segments.order, segments.bounds, segments.tiles,
         len(segments.scales) - 1, rank, low.stride(0), low.stride(1),
-        PROJECTIONS=len(results), SPLITS=len(low), ADD=outputs is not None,
-        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype],
+        PROJECTIONS=len(results), SPLITS=len(low), ADD=outputs is not None, IN_PLACE=results is outputs,
+        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype], **OPTIONS,
     )  # fmt: skip
 
 
@@ -165,10 +210,13 @@ def _gradient(
 ) -> None:
     slots, ranks, width = len(into), into.shape[axis], into.shape[3 - axis]
     ranks_block, columns = _block(ranks, 64), _block(width, 128)
+    while columns > 32 and slots * triton.cdiv(ranks, ranks_block) * triton.cdiv(width, columns) < 256:
+        columns //= 2  # a program goes over all rows of its adapter: few of them would leave a card idle
+    rows = 32 if dtype == torch.float32 else 64
     _gradient_kernel[(slots, triton.cdiv(ranks, ranks_block), triton.cdiv(width, columns))](
         into, low, x, segments.scales, segments.order, segments.bounds,
         ranks, width, low.stride(1), x.stride(0), into.stride(axis), into.stride(3 - axis),
-        ROWS=32, RANKS=ranks_block, COLUMNS=columns, DTYPE=DTYPES[dtype],
+        ROWS=rows, RANKS=ranks_block, COLUMNS=columns, DTYPE=DTYPES[dtype], **OPTIONS,
     )  # fmt: skip
 
 
@@ -181,8 +229,13 @@ def _block(size: int, most: int) -> int:
 
 
 def _splits(width: int, segments: Segments) -> int:
-    """Parts of the width that shrink side by side, where tiles are too few to fill a card."""
-    return max(1, min(8, 256 // len(segments.tiles), width // 256))
+    """Parts of the width that shrink side by side, where tiles are too few to fill a card.
+
+    A power of two, for each number of parts is compiled apart. The expanding programs add the parts up,
+    hence not more than 512 columns are worth.
+    """
+    most = min(16, 256 // len(segments.tiles), width // 512)
+    return 1 << (most.bit_length() - 1) if most else 1
 
 
 # Kernels. Both factors of a product are masked wherever a block overhangs: what lies there may be NaN.
@@ -227,13 +280,13 @@ def _expand_kernel(
     results, added, weights, widths, result_rows, added_rows, weight_ranks, weight_widths,
     low, scales, order, bounds, tiles,
     slots, rank, low_split, low_place,
-    PROJECTIONS: tl.constexpr, SPLITS: tl.constexpr, ADD: tl.constexpr,
+    PROJECTIONS: tl.constexpr, SPLITS: tl.constexpr, ADD: tl.constexpr, IN_PLACE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     slot = tl.load(tiles + 2 * tl.program_id(0))
     first = tl.load(tiles + 2 * tl.program_id(0) + 1)
     last = tl.load(bounds + slot + 1)
-    if first >= last:
+    if (first >= last) | (IN_PLACE & (slot == slots)):  # rows without adapter are there already
         return
     place = first + tl.arange(0, ROWS)
     served = (place < last)[:, None]
@@ -241,8 +294,8 @@ def _expand_kernel(
     scale = tl.load(scales + slot)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     for projection in tl.static_range(PROJECTIONS):
-        if tl.program_id(2) == projection:
-            width = widths[projection]
+        width = widths[projection]
+        if (tl.program_id(2) == projection) & (tl.program_id(1) * COLUMNS < width):
             real = (column < width)[None, :]
             weight = weights[projection] + slot.to(tl.int64) * rank * width
             total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)

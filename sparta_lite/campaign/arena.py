@@ -20,6 +20,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat, Question, ScoreTokens
 from sparta_lite.files import Journal
+from sparta_lite.kernels.choice import failure as kernels_failure
 from sparta_lite.training.choice import Trainer
 
 _REPORT_EVERY = 0.1  # seconds
@@ -45,6 +46,14 @@ class Arena:
     def tribe(self) -> tuple[str, ...]:
         return tuple(adapter.name for adapter in self.bank.adapters)
 
+    @property
+    def reuses_logprobs(self) -> bool:
+        """Whether generating and judging keep the log-probabilities that training will need."""
+        training = self.config.training
+        if training.reuse_logprobs is not None:
+            return training.reuse_logprobs
+        return self.base.decoder.dtype == torch.float32 and training.dtype == "fp32"
+
     def question(self, instruction: str) -> Question:
         """The prompt of an instruction, cut to what the settings and the base's context allow."""
         return self.chat.question(instruction, question_limit(self.config, self.base.context))
@@ -53,6 +62,14 @@ class Arena:
         """Warn that memory ran out in a phase, which goes on in smaller batches."""
         self.listener(Warned(f"{phase}: out of memory with {size} at once; it goes on with {smaller}"))
 
+    def look_at_kernels(self) -> None:
+        """Warn, once, and record it when Triton has failed and torch computes from then on."""
+        failed = kernels_failure()
+        if failed is not None:
+            self.listener(Warned(f"kernels: {failed}; torch computes in its place, more slowly"))
+            choices = self.store.read_run()["choices"]
+            self.store.update_run(choices={**choices, "kernels": f"torch ({failed})"})
+
     @contextmanager
     def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:
         """Report a phase's start, its progress through the meter, and its end."""
@@ -60,6 +77,7 @@ class Arena:
         meter = Meter(self.listener, iteration, phase, total, done)
         yield meter
         meter.report()
+        self.look_at_kernels()
         self.listener(PhaseFinished(iteration, phase, meter.seconds, meter.tokens))
 
 
@@ -71,7 +89,9 @@ def question_limit(config: Config, context: int) -> int:
 def judge_limit(config: Config, context: int, tokens: ScoreTokens) -> int:
     """The most tokens of a judge's prompt, so that its reply still fits into the base's ``context``."""
     settings = config.judge
-    reply = settings.max_new_tokens if settings.mode == "sampled" else len(tokens.prefix) + 1
+    sampled = settings.mode == "sampled"
+    reply = settings.max_new_tokens if sampled else 1
+    reply += len(tokens.prefix) if settings.forced or not sampled else 0
     return min(settings.max_tokens, context - reply)
 
 

@@ -17,7 +17,7 @@ from sparta_lite.combat import Duel, Standing, judges, schedule
 from sparta_lite.data.instructions import draw
 from sparta_lite.engine.chat import JudgePrompt
 from sparta_lite.engine.decode import Prompt, generate
-from sparta_lite.engine.score import Score, expected_scores, sampled_scores
+from sparta_lite.engine.score import Score, Span, expected_scores, sampled_scores
 from sparta_lite.files import Journal
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import key
@@ -102,9 +102,13 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
     tokens = arena.chat.score_tokens
     limit = judge_limit(arena.config, arena.base.context, tokens)
     papers: list[tuple[FoughtDuel, str, list[JudgePrompt | None]]] = []
+    spans: list[Span | None] = []
     for each in part:
         read = [arena.chat.judge(each.instruction, response.ids, limit) for response in each.responses]
-        papers += [(each, name, read) for name in judges(each.duel, arena.tribe)]
+        whole = _whole_responses(arena, each, read)
+        for name in judges(each.duel, arena.tribe):
+            papers.append((each, name, read))
+            spans += whole
     prompts = [
         Prompt(name, paper.ids, key(seed, "judge", iteration, each.duel.index, name, side))
         for each, name, read in papers
@@ -121,6 +125,7 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             arena.config.sizes.batch_tokens,
             meter.add,
             arena.on_shrink,
+            spans if arena.reuses_logprobs else None,
         )
     else:
         given = sampled_scores(
@@ -134,6 +139,7 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             lambda prompt, number: key(prompt, "round", number),
             lambda done, tokens: meter.add(0, tokens),
             arena.on_shrink,
+            tokens.prefix if settings.forced else (),
         )
         meter.add(len(prompts), 0)
     following = iter(given)
@@ -149,9 +155,23 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
                 (first.failure, second.failure),
                 (first.mass, second.mass),
                 (cut[0], cut[1]),
+                (first.logprob, second.logprob),
             )
         )
     return judgments
+
+
+def _whole_responses(
+    arena: Arena, fought: FoughtDuel, read: Sequence[JudgePrompt | None]
+) -> list[Span | None]:
+    """Where each prompt that is read begins with question and whole response, token by token as generated."""
+    question = arena.question(fought.instruction).ids
+    spans: list[Span | None] = []
+    for paper, response in zip(read, fought.responses, strict=True):
+        if paper is not None:
+            end = len(question) + len(response.ids)
+            spans.append((len(question), end) if paper.ids[:end] == question + response.ids else None)
+    return spans
 
 
 def _parts(duels: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

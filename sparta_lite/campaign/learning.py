@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.events import TrainingStep, Warned
-from sparta_lite.campaign.records import FoughtDuel
+from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.combat import Preference
 from sparta_lite.engine.peft_io import write_adapter
 from sparta_lite.files import write_bytes, write_whole
@@ -22,10 +24,16 @@ from sparta_lite.training.unsloth import wrap_with_unsloth
 from sparta_lite.training.view import wrap_with_peft
 
 
-def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Sequence[Preference]) -> None:
+def learn(
+    arena: Arena,
+    iteration: int,
+    fought: Sequence[FoughtDuel],
+    judgments: Sequence[Judgment],
+    pairs: Sequence[Preference],
+) -> None:
     """Every adapter learns from all pairs of the iteration."""
     config, store = arena.config, arena.store
-    settings = DpoSettings(**config.training.model_dump(exclude={"save_every", "trainer"}))
+    settings = DpoSettings(**config.training.model_dump(exclude={"save_every", "trainer", "reuse_logprobs"}))
     path = store.training(iteration)
     resume = read_state(load_file(path)) if path.is_file() else None
     at_once = min(settings.adapters_at_once or len(arena.tribe), arena.bank.limit)
@@ -79,6 +87,7 @@ def learn(arena: Arena, iteration: int, fought: Sequence[FoughtDuel], pairs: Seq
             save=keep,
             resume=resume,
             on_shrink=arena.on_shrink,
+            known=_known(arena, fought, judgments, pairs) if arena.reuses_logprobs else None,
         )
         if pairs and not any(result.moved.values()):
             arena.listener(
@@ -122,6 +131,34 @@ def _tokenized(arena: Arena, fought: FoughtDuel, pair: Preference) -> TokenizedP
     """The pair in the very tokens that were generated."""
     prompt = arena.question(fought.instruction).ids
     return TokenizedPair(prompt, fought.responses[pair.chosen].ids, fought.responses[pair.rejected].ids)
+
+
+def _known(
+    arena: Arena, fought: Sequence[FoughtDuel], judgments: Sequence[Judgment], pairs: Sequence[Preference]
+) -> Tensor:
+    """Log-probabilities of chosen and rejected under the adapters as they were in this iteration's duels.
+
+    Both fighters' records hold each one's own answer, a judge's hold both where it read them as a fighter.
+    Training starts from the versions of the adapters that fought and judged, so that these are its reference.
+
+    Returns:
+        float32 [adapters, pairs, 2], NaN where nothing is known.
+    """
+    known = torch.full((len(arena.tribe), len(pairs), 2), torch.nan)
+    place = {pair.duel.index: number for number, pair in enumerate(pairs)}
+    for number, pair in enumerate(pairs):
+        for column, side in enumerate((pair.chosen, pair.rejected)):
+            fighter = arena.bank.slot(pair.duel.fighters[side])
+            known[fighter, number, column] = fought[pair.duel.index].responses[side].logprob
+    for judgment in judgments:
+        if judgment.duel not in place:
+            continue
+        number = place[judgment.duel]
+        for column, side in enumerate((pairs[number].chosen, pairs[number].rejected)):
+            logprob = judgment.logprobs[side]
+            if logprob is not None:
+                known[arena.bank.slot(judgment.judge), number, column] = logprob
+    return known
 
 
 def _training_row(iteration: int, step: DpoStep) -> dict[str, Any]:

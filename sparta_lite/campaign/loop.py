@@ -34,6 +34,7 @@ from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import FORMAT, METRICS_KEYS, Store
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
+from sparta_lite.engine import nf4
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import Journal, write_text
@@ -96,6 +97,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         plan, config = planned(config, choices)
         plans.append(announcement(plan))
         listener(plans[-1])
+    nf4.recall(record.get("choices", {}).get("nf4", ""))
     inputs = load_inputs(config, choices)
     resident = inputs.resident
     if plan is not None and choices.device.type == "cuda":
@@ -105,11 +107,12 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             listener(plans[-1])
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     standing = begin(tribe, config.reputation.settings())
+    chosen = {**choices.reasons, **nf4.choices()}
     now = {
         "device": str(choices.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "choices": dict(choices.reasons),
+        "choices": chosen,
     }
 
     changed = [name for name, value in record.get("hashes", {}).items() if inputs.hashes.get(name) != value]
@@ -153,11 +156,12 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             duels=config.duels,
             seed=config.seed,
             resumed=resume,
-            choices=dict(choices.reasons),
+            choices=chosen,
         )
     )
     for notice in inputs.instructions.notices(config.data.task or config.data.path):
         tell(Warned(notice))
+    arena.look_at_kernels()
     for name, (is_now, was) in _changes(now, record).items():
         tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))
     _iterations(arena, standing)
@@ -194,7 +198,7 @@ def _iterations(arena: Arena, standing: Standing) -> None:
         fought = fight(arena, iteration, duels)
         judgments = judge(arena, iteration, fought)
         standing, pairs = settle_votes(arena, iteration, standing, fought, judgments)
-        learn(arena, iteration, fought, pairs)
+        learn(arena, iteration, fought, judgments, pairs)
         if measured:
             evaluate(arena, iteration + 1)
 

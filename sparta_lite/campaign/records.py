@@ -11,7 +11,7 @@ from sparta_lite.engine.decode import Response
 from sparta_lite.engine.score import Failure
 
 DUEL_KEYS = ("duel", "instruction", "text", "fighters", "responses")
-JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut")
+JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut", "logprobs")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,12 @@ class FoughtDuel:
             "text": self.instruction,
             "fighters": list(self.duel.fighters),
             "responses": [
-                {"ids": list(response.ids), "text": response.text, "stop": response.stop}
+                {
+                    "ids": list(response.ids),
+                    "text": response.text,
+                    "stop": response.stop,
+                    "logprob": response.logprob,
+                }
                 for response in self.responses
             ],
         }
@@ -37,7 +42,8 @@ class FoughtDuel:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> FoughtDuel:
         first, second = (
-            Response(tuple(each["ids"]), each["text"], each["stop"]) for each in row["responses"]
+            Response(tuple(each["ids"]), each["text"], each["stop"], each["logprob"])
+            for each in row["responses"]
         )
         opener, opponent = row["fighters"]
         duel = Duel(row["duel"], row["instruction"], (opener, opponent))
@@ -57,6 +63,8 @@ class Judgment:
     """How sure it was to give a score at all: see ``engine.score.Score``."""
     cut: tuple[int, int]
     """Tokens of each answer that the judge did not get to see."""
+    logprobs: tuple[float | None, float | None]
+    """log p(answer | question) under the judge, where it reads both as a fighter does; None: not taken."""
 
     def to_row(self) -> dict[str, Any]:
         return {
@@ -66,6 +74,7 @@ class Judgment:
             "failures": list(self.failures),
             "mass": list(self.mass),
             "cut": list(self.cut),
+            "logprobs": list(self.logprobs),
         }
 
     @classmethod

@@ -20,6 +20,7 @@ from sparta_lite.engine.hub import local
 from sparta_lite.engine.peft_io import load_bank
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
+from sparta_lite.kernels.choice import choose_kernels
 from sparta_lite.pocket import base_path
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
 from sparta_lite.training.unsloth import load_model as load_through_unsloth
@@ -33,7 +34,7 @@ class Choices:
     dtype: torch.dtype
     trainer: Trainer
     reasons: Mapping[str, str]
-    """``dtype``, ``attention`` and ``trainer``: what was chosen, and why, for people."""
+    """``dtype``, ``attention``, ``kernels`` and ``trainer``: what was chosen, and why, for people."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,13 @@ def choices_for(
     device = choose_device(device_setting)
     dtype, why_dtype = choose_dtype(dtype_setting, device)
     attention, why_attention = choose_attention(device, dtype)
+    kernels, why_kernels = choose_kernels(device, dtype)
     architecture = read_json(config_file(base)).get("model_type")
     trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
         "attention": f"{attention} ({why_attention})",
+        "kernels": f"{kernels} ({why_kernels})",
         "trainer": f"{trainer} ({why_trainer})",
     }
     return Choices(device, dtype, trainer, reasons)

@@ -187,6 +187,10 @@ class Judge(Section):
     max_new_tokens: Positive = Field(
         default=256, description="Mode 'sampled': where a round is cut off, in tokens"
     )
+    forced: bool = Field(
+        default=False,
+        description="Mode 'sampled': begin every reply with '{\"score\": ', for models too small to write it",
+    )
     temperature: Temperature = Field(default=0.7, description="Mode 'sampled'; 0 is greedy")
     top_k: int = Field(default=50, ge=0, description="Mode 'sampled'; 0 cuts nothing off")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -309,6 +313,11 @@ class Training(Section):
     )
     dtype: Literal["fp32", "bf16"] = Field(
         default="fp32", description="Of the matrix products: 'fp32' or 'bf16'"
+    )
+    reuse_logprobs: bool | None = Field(
+        default=None,
+        description="Take the loss's reference from generating and judging, where they read the same tokens; "
+        "null: where everything is computed in fp32, for 16 bits round each pass in another way",
     )
     max_length: Positive = Field(
         default=512, description="Tokens of prompt and answer; the answer is cut to fit"

@@ -14,7 +14,7 @@ from sparta_lite.combat import Bout, Standing, as_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, read_json, read_lines, sync, uninterrupted, write_json
 
-FORMAT = 2
+FORMAT = 3
 """Version of the directory's form, in ``run.json``."""
 
 METRICS_KEYS = ("kind", "iteration")

@@ -14,7 +14,7 @@ from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.memory import is_out_of_memory
-from sparta_lite.engine.plan import Plan, corrected, planned
+from sparta_lite.engine.plan import Plan, corrected, longest_shared, planned
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import backward
@@ -101,11 +101,22 @@ def _generate(base: Base, bank: Bank, made: Plan) -> None:
 
 
 def _judge(base: Base, bank: Bank, made: Plan) -> None:
-    length = made.work.judge_prompt - 2  # the forced beginning of a score here is one token and the digit
-    rows = max(1, made.sizes.batch_tokens // made.work.judge_prompt)
-    prompts = [Prompt(bank.adapters[0].name, _tokens(made, length, row)) for row in range(rows)]
+    """Rows of two responses behind their common beginning, as long as they may be."""
+    shared, tail = longest_shared(made.shape, made.work, made.sizes.batch_tokens)
+    own = max(
+        1, (tail or made.work.judge_prompt) - 2
+    )  # the forced beginning of a score here is one token and the digit
+    rows = max(1, made.sizes.batch_tokens // (shared + 2 * tail or made.work.judge_prompt))
+    prompts = [
+        Prompt(bank.adapters[0].name, _tokens(made, shared, row) + _tokens(made, own, row + 1 + side))
+        for row in range(rows)
+        for side in range(2 if shared else 1)
+    ]
+    answer = min(made.work.answer, own)
+    responses = [(max(1, shared), max(1, shared) + answer - 1)] * len(prompts)
     tokens = ScoreTokens(prefix=(0,), digits=tuple(range(1, 10)), ten=(1, 0))
-    expected_scores(base, bank, prompts, tokens, 0.0, made.sizes.batch_tokens, on_shrink=_refuse)
+    size = made.sizes.batch_tokens
+    expected_scores(base, bank, prompts, tokens, 0.0, size, on_shrink=_refuse, responses=responses)
 
 
 def _refuse(phase: str, size: int, smaller: int) -> None:

@@ -135,7 +135,19 @@ def _unsloth() -> Finding:
 
 
 def _triton() -> Finding:
-    return _imported("triton", "triton", "pip install 'triton>=3.4'", "for the trainers trl and unsloth")
+    mend = "pip install 'triton>=3.4'"
+    found = _imported("triton", "triton", mend, "without it torch computes; trl and unsloth need it")
+    if found.status != "OK":
+        return found
+    import torch
+
+    from sparta_lite.kernels.choice import choose_kernels, failure
+
+    kind, why = choose_kernels(torch.device("cuda" if _has_gpu() else "cpu"), torch.bfloat16)
+    broken = failure() is not None
+    return dataclasses.replace(
+        found, status="broken" if broken else "OK", detail=f"{found.detail}, kernels: {kind} ({why})"
+    )
 
 
 def _math_verify() -> Finding:

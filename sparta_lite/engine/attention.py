@@ -55,14 +55,29 @@ def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as ``masked`` takes it, made once for all layers: 0 where ``mask`` is True, else -inf.
+
+    Args:
+        mask: bool [..., length].
+        dtype: that of the queries.
+
+    Returns:
+        [..., length]; rows begin at multiples of 8, as kernels of GPUs want them.
+    """
+    length = mask.shape[-1]
+    numbers = torch.zeros(*mask.shape[:-1], -(-length // 8) * 8, dtype=dtype, device=mask.device)
+    return numbers.narrow(-1, 0, length).masked_fill_(~mask, -torch.inf)
+
+
 def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention to the positions where ``mask`` is True.
+    """Attention to the positions that ``mask`` leaves open.
 
     Args:
         q: [rows, heads, length, head_dim].
         k: [rows, kv_heads, length, head_dim].
         v: like ``k``.
-        mask: bool [rows, 1, length, length].
+        mask: from ``additive``, [rows, 1, length, length].
 
     Returns:
         [rows, heads, length, head_dim].

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.cache import Cache
 from sparta_lite.engine.memory import OnShrink, shrink_to_fit
-from sparta_lite.engine.model import Decoder, Lora
+from sparta_lite.engine.places import Places, Row
+from sparta_lite.engine.step import Steps
 from sparta_lite.errors import SpartaError
-from sparta_lite.kernels.sampling import Sampling, choose
-
-_PREFILL_TOKENS = 1024  # enough to keep a processor busy, few enough that activations stay small
+from sparta_lite.kernels.sampling import Sampling
 
 Stop = Literal["end-of-turn", "length", "context", "text"]
 Progress = Callable[[int, int], None]
@@ -48,63 +47,31 @@ class Response:
     text: str
     """The tokens as text, without special tokens."""
     stop: Stop
+    logprob: float = field(compare=False)
+    """log p(ids | prompt) as generation saw it: natural logarithm, temperature 1, nothing cut off, the
+    end-of-turn token included. Other batch neighbours round it in another way: equality leaves it out."""
 
 
-@dataclass
-class _Row:
-    """A place of the batch and what it is working on."""
+@dataclass(frozen=True)
+class _Pace:
+    """How far the device may be ahead of the host; no result depends on it."""
 
-    prompt: int
-    adapter: str | None
-    produced: list[int]
-
-
-class _Cache:
-    """Keys and values of the active rows, [places, kv_heads, capacity, head_dim] per layer."""
-
-    def __init__(self, decoder: Decoder, places: int, capacity: int) -> None:
-        shape = (places, decoder.kv_heads, capacity, decoder.head_dim)
-        like = torch.empty(0, dtype=decoder.dtype, device=decoder.device)
-        self.keys = [like.new_zeros(shape) for _ in decoder.layers]
-        self.values = [like.new_zeros(shape) for _ in decoder.layers]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give ``source``'s first ``length`` positions to ``target``."""
-        for tensor in (*self.keys, *self.values):
-            tensor[target, :, :length] = tensor[source, :, :length]
+    lag: int
+    """Rounds of work that the device has been given when the oldest one's tokens are looked at."""
+    patience: float
+    """Steps that all places together may lose to rows that are over before others take their places."""
+    prefill: int
+    """Tokens, padding included, in one pass over fresh prompts, unless one of every adapter is more."""
 
 
-class _Prefill:
-    """Attention over fresh prompts, padded on the right; their keys and values enter the cache."""
+def _pace(device: torch.device) -> _Pace:
+    """A processor that computes is done when it says so, and a pass over fresh prompts costs it as much as
+    there are tokens in it: small passes have little padding, and their activations stay near.
 
-    def __init__(self, cache: _Cache, places: Tensor) -> None:
-        self.cache, self.places = cache, places
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.cache.keys[layer][self.places, :, : k.shape[2]] = k
-        self.cache.values[layer][self.places, :, : v.shape[2]] = v
-        return causal(layer, q, k, v)
-
-
-class _Step:
-    """Attention of one new token per row over everything that its row has cached."""
-
-    def __init__(self, cache: _Cache, rows: Tensor, lengths: Tensor, longest: int) -> None:
-        self.cache, self.rows, self.lengths, self.longest = cache, rows, lengths, longest
-        reach = torch.arange(longest, device=lengths.device)
-        self.mask = (reach <= lengths[:, None])[:, None, None]  # [rows, 1, 1, longest]
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = len(self.rows)
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.lengths] = k[:, :, 0]
-        values[self.rows, :, self.lengths] = v[:, :, 0]
-        # The query heads that share a key head stand as so many queries of that head.
-        grouped = q.view(rows, k.shape[1], -1, q.shape[-1])  # [rows, kv_heads, heads / kv_heads, head_dim]
-        out = F.scaled_dot_product_attention(
-            grouped, keys[:rows, :, : self.longest], values[:rows, :, : self.longest], attn_mask=self.mask
-        )
-        return out.reshape(q.shape)  # a copy on a GPU, where `out` lies query after query
+    A GPU must not wait for the host, and a pass costs it about a step of all places however few prompts are
+    in it: it is due once the empty places have lost as much.
+    """
+    return _Pace(1, 1.0, 1024) if device.type == "cuda" else _Pace(0, 0.0, 384)
 
 
 @torch.no_grad()
@@ -121,8 +88,9 @@ def generate(
 ) -> list[Response]:
     """Continue every prompt under its own adapter.
 
-    At most ``places`` rows are worked on together. A finished row leaves at once and the next
-    waiting prompt takes its place, one of the same adapter if there is any. When memory runs out the
+    At most ``places`` rows are worked on together. A finished row leaves (on a GPU as soon as a pass
+    over fresh prompts is worth it, see ``_pace``) and the next waiting prompt takes its place, one of the
+    same adapter if there is any. When memory runs out the
     rows that were being worked on begin anew in half the places; their tokens are the same.
 
     Args:
@@ -153,7 +121,11 @@ def generate(
     responses: list[Response | None] = [None] * len(prompts)
 
     def attempt(places: int) -> None:
-        _Batch(base, bank, prompts, responses, sampling, max_new_tokens, places, until).run(progress)
+        batch = _Batch(base, bank, prompts, responses, sampling, max_new_tokens, places, until)
+        try:
+            batch.run(progress)
+        finally:
+            batch.steps.close()
 
     shrink_to_fit(
         attempt,
@@ -163,6 +135,18 @@ def generate(
         on_shrink=on_shrink,
     )
     return [response for response in responses if response is not None]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Work that the device has been given, and where what it draws will stand on the host."""
+
+    rows: list[Row]
+    drawn: Tensor
+    """float64 [2, rows]: token, log-probability."""
+    arrived: torch.cuda.Event | None
+    fresh: bool
+    """Whether it reads prompts."""
 
 
 class _Batch:
@@ -180,108 +164,88 @@ class _Batch:
         until: Until | None,
     ) -> None:
         """``responses``: one per prompt; what is missing is written into it, row by row."""
-        self.base, self.bank, self.prompts, self.sampling = base, bank, prompts, sampling
-        self.until = until
+        self.base, self.bank, self.prompts, self.until = base, bank, prompts, until
         self.limits = [min(max_new_tokens, base.context - len(prompt.ids)) for prompt in prompts]
         self.max_new_tokens = max_new_tokens
         self.responses = responses
         missing = [index for index, response in enumerate(responses) if response is None]
-        self.waiting: dict[str | None, deque[int]] = {}
-        for index in sorted(missing, key=lambda index: self._slot(prompts[index].adapter)):
-            self.waiting.setdefault(prompts[index].adapter, deque()).append(index)
-        self.crowded = sum(adapter is not None for adapter in self.waiting) > bank.limit
-        self.places = min(places, len(missing))
-        longest = max(len(prompts[index].ids) + self.limits[index] for index in missing)
-        self.cache = _Cache(base.decoder, self.places, longest)
-        self.rows: list[_Row] = []
-        self.routed: tuple[list[str | None], Lora | None] = ([], None)
+        self.places = Places(
+            bank,
+            {index: prompts[index].adapter for index in missing},
+            {index: len(prompts[index].ids) for index in missing},
+            places,
+        )
+        capacity = max(len(prompts[index].ids) + self.limits[index] for index in missing)
+        self.steps = Steps(base.decoder, bank, Cache(base.decoder, self.places.count, capacity), sampling)
+        self.capacity = capacity
+        self.pace = _pace(base.decoder.device)
 
     def run(self, progress: Progress | None) -> None:
-        fresh = self._refill([]) if self.crowded else [self._place(name) for name in self._first_rows()]
-        while self.rows:
-            finished, tokens = 0, len(self.rows)
-            if fresh:
-                tokens = sum(len(self.prompts[self.rows[place].prompt].ids) for place in fresh)
-                for batch in self._prefill_batches(fresh):
-                    self._extend(batch, self._prefill(batch))
-                candidates = fresh
-            else:
-                everyone = list(range(len(self.rows)))
-                self._extend(everyone, self._step())
-                candidates = everyone
-            done = [place for place in candidates if self._finish(self.rows[place])]
-            finished = len(done)
-            fresh = self._refill(done)
+        rounds: deque[list[_Sent]] = deque()
+        lost = 0  # steps of a single place
+        fresh = self.places.fill()
+        while rows := self.places.rows:
+            rounds.append([self._begin(each) for each in self._together(fresh)] if fresh else [self._step()])
+            fresh = []
+            if len(rounds) <= self.pace.lag:
+                continue
+            finished, tokens = (sum(each) for each in zip(*map(self._read, rounds.popleft()), strict=True))
+            empty = sum(row.over for row in rows)
+            lost += empty
+            if empty == len(rows) or lost >= self.pace.patience * self.places.count:
+                fresh, lost = self.places.refill(self.steps.move), 0
             if progress:
                 progress(finished, tokens)
 
-    def _slot(self, adapter: str | None) -> int:
-        return -1 if adapter is None else self.bank.slot(adapter)
+    def _begin(self, places: list[int]) -> _Sent:
+        """Read the prompts of fresh rows."""
+        rows = [self.places.rows[place] for place in places]
+        prompts = [self.prompts[row.prompt] for row in rows]
+        beside = [row.adapter for row in self.places.rows]
+        lora = self.bank.lora([prompt.adapter for prompt in prompts], beside)
+        drawn = self.steps.begin(
+            places, [prompt.ids for prompt in prompts], [prompt.key for prompt in prompts], lora
+        )
+        self.bank.prefetch(self.places.waiting)
+        return self._send(rows, drawn, fresh=True)
 
-    def _first_rows(self) -> list[str | None]:
-        """The adapters of the first batch: as even as the waiting prompts allow, sorted as in the bank."""
-        shares = dict.fromkeys(self.waiting, 0)
-        free = self.places
-        while free:
-            for adapter, queue in self.waiting.items():
-                if free and shares[adapter] < len(queue):
-                    shares[adapter] += 1
-                    free -= 1
-        return [adapter for adapter, share in shares.items() for _ in range(share)]
+    def _step(self) -> _Sent:
+        rows = list(self.places.rows)
+        longest = max(row.cached for row in rows) + 1
+        drawn = self.steps.advance([row.adapter for row in rows], longest)
+        for row in rows:
+            row.cached = min(row.cached + 1, self.capacity - 1)
+        return self._send(rows, drawn, fresh=False)
 
-    def _place(self, adapter: str | None) -> int:
-        self.rows.append(_Row(self.waiting[adapter].popleft(), adapter, []))
-        return len(self.rows) - 1
+    def _send(self, rows: list[Row], drawn: Tensor, fresh: bool) -> _Sent:
+        on_gpu = drawn.device.type == "cuda"
+        host = torch.empty(drawn.shape, dtype=drawn.dtype, pin_memory=on_gpu).copy_(drawn, non_blocking=True)
+        arrived = torch.cuda.current_stream(drawn.device).record_event() if on_gpu else None
+        return _Sent(rows, host, arrived, fresh)
 
-    def _refill(self, done: list[int]) -> list[int]:
-        """Give every finished row's place to a waiting prompt; close the gaps that remain."""
-        fresh = []
-        leaving = sorted(done)
-        while leaving:
-            adapter = self._successor(leaving)
-            place = leaving.pop()
-            if self.waiting[adapter]:
-                self.rows[place] = _Row(self.waiting[adapter].popleft(), adapter, [])
-                fresh.append(place)
+    def _read(self, sent: _Sent) -> tuple[int, int]:
+        """Give every row its token; returns rows that ended with it, and tokens that went in."""
+        if sent.arrived is not None:
+            sent.arrived.synchronize()
+        tokens, logprobs = sent.drawn.tolist()
+        finished = went_in = 0
+        for row, token, logprob in zip(sent.rows, tokens, logprobs, strict=True):
+            if row.over:
                 continue
-            last = self.rows.pop()
-            if place < len(self.rows):
-                self.rows[place] = last
-                self.cache.move(len(self.rows), place, self._length(last))
-                if len(self.rows) in fresh:
-                    fresh[fresh.index(len(self.rows))] = place
-        # Places that closed while no adapter with a waiting prompt could enter the batch.
-        while self.crowded and len(self.rows) < self.places and self.waiting[adapter := self._entrant([])]:
-            fresh.append(self._place(adapter))
-        return sorted(fresh)
+            if not math.isfinite(logprob):
+                name = "the bare base" if row.adapter is None else f"adapter {row.adapter!r}"
+                raise SpartaError(
+                    f"{name} gives NaN or infinite logits on prompt {row.prompt}; get a sound copy"
+                )
+            row.produced.append(int(token))
+            row.logprob += logprob
+            self._finish(row)
+            finished += row.over
+            went_in += len(self.prompts[row.prompt].ids) if sent.fresh else 1
+        return finished, went_in
 
-    def _successor(self, leaving: Sequence[int]) -> str | None:
-        """The adapter that gets the last of the places ``leaving``; it may have no prompt waiting."""
-        adapter = self.rows[leaving[-1]].adapter
-        if self.waiting[adapter]:
-            return adapter
-        if self.crowded:
-            return self._entrant(leaving)
-        return max(self.waiting, key=lambda name: len(self.waiting[name]))
-
-    def _entrant(self, leaving: Sequence[int]) -> str | None:
-        """The same where the bank's limit keeps some adapters waiting.
-
-        The first in the order of the bank of those in the batch, then of the others if one more is
-        allowed: adapters end one after another, and the rows of one fill the places that another's
-        last rows do not need.
-        """
-        empty = {place for place in leaving if not self.waiting[self.rows[place].adapter]}
-        inside = {row.adapter for place, row in enumerate(self.rows) if place not in empty} | {None}
-        full = len(inside) - 1 == self.bank.limit  # the bare base does not count
-        allowed = [name for name in self.waiting if name in inside or not full]
-        return max(allowed, key=lambda name: (bool(self.waiting[name]), name in inside))
-
-    def _length(self, row: _Row) -> int:
-        """Positions that stand in the cache: the newest token enters it with the next step."""
-        return len(self.prompts[row.prompt].ids) + max(len(row.produced) - 1, 0)
-
-    def _finish(self, row: _Row) -> bool:
+    def _finish(self, row: Row) -> None:
+        """Write the row's response if this was its last token."""
         stop: Stop
         if row.produced[-1] in self.base.stops:
             stop = "end-of-turn"
@@ -290,68 +254,26 @@ class _Batch:
         elif self.until is not None and self.until(row.produced):
             stop = "text"
         else:
-            return False
+            return
         text = self.base.tokenizer.decode(row.produced, skip_special_tokens=True)
-        self.responses[row.prompt] = Response(tuple(row.produced), text, stop)
-        return True
+        self.responses[row.prompt] = Response(tuple(row.produced), text, stop, row.logprob)
+        row.over = True
 
-    def _extend(self, places: list[int], logits: Tensor) -> None:
-        rows = [self.rows[place] for place in places]
-        for row, sound in zip(rows, logits.amax(-1).isfinite().tolist(), strict=True):
-            if not sound:
-                name = "the bare base" if row.adapter is None else f"adapter {row.adapter!r}"
-                raise SpartaError(
-                    f"{name} gives NaN or infinite logits on prompt {row.prompt}; get a sound copy"
-                )
-        keys = self._tensor([self.prompts[row.prompt].key for row in rows])
-        counters = self._tensor([len(row.produced) for row in rows])
-        for row, token in zip(rows, choose(logits, self.sampling, keys, counters).tolist(), strict=True):
-            row.produced.append(token)
-
-    def _prefill_batches(self, places: list[int]) -> list[list[int]]:
+    def _together(self, places: list[int]) -> list[list[int]]:
         """Fresh rows of similar length together; one of every adapter at a time, as routing likes it."""
 
         def length(place: int) -> int:
-            return len(self.prompts[self.rows[place].prompt].ids)
+            return self.places.rows[place].cached
 
         queues: dict[str | None, deque[int]] = {}
         for place in sorted(places, key=length):
-            queues.setdefault(self.rows[place].adapter, deque()).append(place)
+            queues.setdefault(self.places.rows[place].adapter, deque()).append(place)
         batches: list[list[int]] = [[]]
         while queues:
             level = [queue.popleft() for queue in queues.values()]
             queues = {adapter: queue for adapter, queue in queues.items() if queue}
             longest = max(map(length, level))
-            if batches[-1] and (len(batches[-1]) + len(level)) * longest > _PREFILL_TOKENS:
+            if batches[-1] and (len(batches[-1]) + len(level)) * longest > self.pace.prefill:
                 batches.append([])
             batches[-1] += level
         return [sorted(batch) for batch in batches]
-
-    def _prefill(self, places: list[int]) -> Tensor:
-        """Logits after the prompts of fresh rows, [fresh, vocabulary]."""
-        prompts = [self.prompts[self.rows[place].prompt] for place in places]
-        longest = max(len(prompt.ids) for prompt in prompts)
-        ids = self._tensor([[*prompt.ids, *[0] * (longest - len(prompt.ids))] for prompt in prompts])
-        positions = torch.arange(longest, device=ids.device).expand_as(ids)
-        everyone = [row.adapter for row in self.rows]
-        lora = self.bank.lora([prompt.adapter for prompt in prompts], beside=everyone)
-        attend = _Prefill(self.cache, self._tensor(places))
-        last = self._tensor([[len(prompt.ids) - 1] for prompt in prompts])
-        hidden = self.base.decoder.hidden(ids, positions, attend, lora, last)
-        self.bank.prefetch([adapter for adapter, queue in self.waiting.items() if queue])
-        return self.base.decoder.logits(hidden[:, 0])
-
-    def _step(self) -> Tensor:
-        """Logits after every row's newest token, [rows, vocabulary]."""
-        names = [row.adapter for row in self.rows]
-        if names != self.routed[0]:
-            self.routed = (names, self.bank.lora(names))
-        counts = [self._length(row) for row in self.rows]
-        lengths = self._tensor(counts)
-        attend = _Step(self.cache, torch.arange(len(counts), device=lengths.device), lengths, max(counts) + 1)
-        ids = self._tensor([[row.produced[-1]] for row in self.rows])
-        hidden = self.base.decoder.hidden(ids, lengths[:, None], attend, self.routed[1])
-        return self.base.decoder.logits(hidden[:, 0])
-
-    def _tensor(self, values: Sequence[object]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.base.decoder.device)

@@ -31,7 +31,7 @@ def choose_dtype(setting: Dtype, device: torch.device) -> tuple[torch.dtype, str
         dtype: torch.dtype = getattr(torch, setting)
         return dtype, "as the settings say"
     if device.type != "cuda":
-        return torch.float32, "a CPU gains little from 16 bits, and fp32 is exact"
+        return torch.float32, "16 bits change answers, and small models take longer in them on a CPU"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "the card computes in it natively"
     return torch.float32, "the card does not compute in bfloat16, and float16 loses small gradients"

@@ -20,7 +20,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, Until, generate
-from sparta_lite.engine.score import Continuation, likelihoods
+from sparta_lite.engine.likelihood import Continuation, likelihoods
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import key

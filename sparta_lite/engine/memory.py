@@ -10,22 +10,13 @@ from typing import TypeVar
 import torch
 
 from sparta_lite.errors import SpartaError
+from sparta_lite.kernels.choice import is_out_of_memory as is_out_of_memory
 
 OnShrink = Callable[[str, int, int], None]
 """Called with (phase, the size that did not fit, the smaller one that is tried next). Sizes are rows in
 ``generation``, tokens in ``scoring`` and pairs in ``training``."""
 
 _Result = TypeVar("_Result")
-
-# What CUDA, cuBLAS and torch's allocator on a CPU say where they do not raise torch.OutOfMemoryError.
-_TELLTALE = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TELLTALE)
 
 
 def shrink_to_fit(

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from sparta_lite.engine import nf4
 from sparta_lite.errors import SpartaError
+from sparta_lite.kernels import choice
 from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import Routing, add_lora
 
@@ -23,7 +25,7 @@ k and v [rows, kv_heads, length, head_dim]."""
 
 
 Linear = Callable[[Tensor], Tensor]
-"""[..., in] -> [..., out]: a plain matrix, or one of transformers' modules that holds it in 4 bits."""
+"""[..., in] -> [..., out]: a plain matrix, or one in 4 bits (see ``engine/nf4.py``)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Site:
     widths: tuple[int, ...]
     """Outputs of each module."""
     parts: tuple[Linear, ...]
-    """The modules, one by one."""
+    """The modules, one by one: matrices, or what serves a module in 4 bits."""
     whole: Matrix | None
     """All of them as one matrix, whose memory the parts are views of; None where they are in 4 bits:
     blocks of one 4-bit tensor share scales, which another tensor's do not fit."""
@@ -235,10 +237,14 @@ class FusedDecoder:
         return x + out
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every position, both [rows, 1, length, head_dim / 2]."""
+        """What ``_rotate`` takes of every position: cosine, and sine of alternating sign for both halves.
+
+        Both are [rows, 1, length, head_dim].
+        """
         angles = positions[:, None, :, None].float() * self._frequencies
         scale, dtype = self._rotary_scaling, self.embedding.dtype
-        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+        cos, sin = (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)
@@ -252,10 +258,14 @@ class FusedDecoder:
     ) -> Sequence[Tensor]:
         linear = layer.sites[site]
         adapted = routing is not None and site in bank
-        if linear.whole is not None and not adapted:
-            return tuple(linear.whole(x).split(linear.widths, dim=-1))
-        # Module by module, for only a contiguous output takes an update without being copied.
-        outputs = [part(x) for part in linear.parts]
+        # In torch only a contiguous output takes an update without being copied, and where gradients flow a
+        # split has to put them together again, in as much memory.
+        if linear.whole is not None and (
+            not adapted or (choice.use_triton(x) and not torch.is_grad_enabled())
+        ):
+            outputs: Sequence[Tensor] = linear.whole(x).split(linear.widths, dim=-1)
+        else:
+            outputs = [part(x) for part in linear.parts]
         if routing is None or not adapted:
             return outputs
         return add_lora(outputs, x, bank[site].a, bank[site].b, routing)
@@ -285,8 +295,8 @@ def require_supported(config: Any) -> None:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """Rotary embedding (Su et al. 2021) of the pairs (i, i + head_dim / 2): [..., head_dim]."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def _read_layer(layer: Any) -> Layer:
@@ -309,7 +319,7 @@ def _fuse(layer: Any, *names: str) -> Site:
     modules = [layer.get_submodule(name) for name in names]
     widths = tuple(module.out_features for module in modules)
     if any(type(module) is not torch.nn.Linear for module in modules):
-        return Site(names, modules[0].in_features, widths, tuple(modules), None)
+        return Site(names, modules[0].in_features, widths, tuple(map(nf4.linear, modules)), None)
     biases = [module.bias for module in modules]
     weight, bias = modules[0].weight.detach(), biases[0]
     if len(modules) > 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from sparta_lite.engine.shape import Shape, weight_bytes
+from sparta_lite.engine.shape import Shape, pair_cost, sharing_pays, weight_bytes
 
 Trainer = Literal["tribe", "unsloth", "trl"]
 Given = Mapping[str, Any]
@@ -18,7 +18,7 @@ Given = Mapping[str, Any]
 
 _PREFILL_TOKENS = 1024  # in a batch of fresh prompts in ``engine.decode``, or one prompt of every adapter
 _HEAD_CHUNK = 256  # rows whose logits ``kernels.logprob`` holds at once
-_SHORTEST_JUDGED = 128  # tokens; a judge's request alone has about as many
+_SHORTEST_JUDGED = 64  # tokens of a row for each judgment in it, where two responses share their question
 _ENOUGH_TOKENS = 2048  # in a training pass: with room for fewer, activations are computed twice
 _MOST_TOKENS = 32768  # in one pass: beyond it a card gains nothing
 
@@ -200,8 +200,8 @@ def corrected(made: Plan, factors: Mapping[str, float]) -> Plan:
 
 def _most(work: Work, machine: Machine) -> Sizes:
     together = work.adapters if work.trainer == "tribe" else 1
-    if machine.kind == "cpu":
-        return Sizes(64, 8192, min(4, work.batch), together, False, work.adapters)
+    if machine.kind == "cpu":  # larger passes leave its cache
+        return Sizes(64, 2048, min(4, work.batch), together, False, work.adapters)
     pairs = _MOST_TOKENS // (together * work.packed)
     return Sizes(256, _MOST_TOKENS, max(1, min(work.batch, pairs)), together, False, work.adapters)
 
@@ -259,8 +259,8 @@ def kv_bytes(shape: Shape, number: int) -> int:
 def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int) -> dict[str, int]:
     fresh = max(_PREFILL_TOKENS, min(work.adapters, places) * prompt)
     prefill = _forward(shape, work, min(fresh, places * prompt), moved=True)
-    # Logits as they come and in fp32, divided by the temperature; sorted where nothing cuts them off.
-    logits = places * shape.vocabulary * (work.number + (44 if work.uncut else 8))
+    # Logits as they come, in fp32, and divided by the temperature; sorted where nothing cuts them off.
+    logits = places * shape.vocabulary * (work.number + (48 if work.uncut else 12))
     return {
         "KV cache": places * min(prompt + answer, shape.context) * kv_bytes(shape, work.number),
         "activations": max(prefill, logits, _forward(shape, work, places, moved=True)),
@@ -269,16 +269,35 @@ def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int)
 
 def _scoring(shape: Shape, work: Work, batch_tokens: int) -> dict[str, int]:
     tokens = max(batch_tokens, work.judge_prompt)
-    logits = -(-tokens // _SHORTEST_JUDGED) * shape.vocabulary * 12  # softmax in fp32, then in fp64
-    return {"activations": max(_forward(shape, work, tokens, moved=False), logits)}
+    shared, tail = longest_shared(shape, work, batch_tokens)
+    mask = tokens * (shared + 2 * tail)
+    judgments = max(-(-tokens // _SHORTEST_JUDGED), _HEAD_CHUNK)
+    logits = judgments * shape.vocabulary * 12  # softmax in fp32, then in fp64
+    kept = tokens * shape.hidden * work.number  # states of the responses' tokens, whose probability is taken
+    return {"activations": max(_forward(shape, work, tokens, moved=False, mask=mask), kept + logits)}
 
 
-def _forward(shape: Shape, work: Work, tokens: int, moved: bool) -> int:
-    """Live at most within a layer when no gradient is wanted; ``moved``: rows of several adapters."""
+def longest_shared(shape: Shape, work: Work, batch_tokens: int) -> tuple[int, int]:
+    """The most tokens that two judge prompts share in one row, and that each then has of its own; 0, 0 where
+    it never pays that they share one."""
+    linear = sum(each.inputs * each.outputs for each in shape.linears) // shape.layers
+    cost = pair_cost(shape.hidden, linear)
+    shared = min(work.prompt, work.judge_prompt - 1)
+    most = min(work.judge_prompt - shared, (batch_tokens - shared) // 2)
+    tails = (each for each in range(most, 0, -1) if sharing_pays(shared, [shared + each] * 2, cost))
+    tail = next(tails, 0)
+    return (shared, tail) if tail else (0, 0)
+
+
+def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) -> int:
+    """Live at most within a layer when no gradient is wanted.
+
+    ``moved``: rows of several adapters. ``mask``: cells of attention's mask, which it takes in numbers.
+    """
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     mlp = (6 if moved else 4) * shape.inner + 4 * shape.hidden + 2 * key
     attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
-    return tokens * max(mlp, attention) * work.number + _unpacked(shape, work)
+    return tokens * max(mlp, attention) * work.number + mask * (1 + work.number) + _unpacked(shape, work)
 
 
 def _unpacked(shape: Shape, work: Work) -> int:
@@ -301,15 +320,15 @@ def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
     kept = (4 * shape.hidden + 3 * query + 2 * key + 4 * shape.inner) * number
     flowing = 2 * shape.inner * number  # gradients, while what is kept is given back
     mask = rows * length * length * (number + 1)
-    layers = tokens * shape.hidden * number * shape.layers + tokens * kept + mask
+    layers = tokens * shape.hidden * number * shape.layers + tokens * kept
     if not sizes.checkpointing:
-        layers = (tokens * kept + mask) * shape.layers
+        layers = tokens * kept * shape.layers
     if work.trainer == "trl":
         head = 2 * tokens * shape.vocabulary * number  # all logits and their gradient
     else:
         head = _HEAD_CHUNK * shape.vocabulary * 12 + 3 * tokens * shape.hidden * number
     casts = trained * number if number < 4 else 0
-    backward = layers + max(tokens * flowing, head) + _unpacked(shape, work) + casts
+    backward = layers + mask + max(tokens * flowing, head) + _unpacked(shape, work) + casts
 
     # Training is in the bank itself or, where that waits in host memory, in a copy of the trained part that
     # the window makes room for. A trainer of one has a view of its own and the reference beside it.

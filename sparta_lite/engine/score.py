@@ -1,30 +1,30 @@
-"""One forward pass over whole sequences: log-probabilities of given continuations, and verdicts."""
+"""Verdicts: the expected score from one forward pass, or scores from sampled rounds."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import SCORES, ScoreTokens
-from sparta_lite.engine.decode import Progress, Prompt, generate
-from sparta_lite.engine.memory import OnShrink, shrink_to_fit
-from sparta_lite.errors import SpartaError
+from sparta_lite.engine.decode import Progress, Prompt, Response, generate
+from sparta_lite.engine.memory import OnShrink
+from sparta_lite.engine.packing import share
+from sparta_lite.engine.passes import hidden_states, in_batches
 from sparta_lite.kernels.sampling import Sampling
 
 Failure = Literal["too long", "no score", "not finite"]
 
-_LOGIT_ROWS = 256  # rows of logits that exist at once, each as wide as the vocabulary
-_Row = tuple[str | None, tuple[int, ...]]  # adapter and tokens
+Span = tuple[int, int]
+"""The first token, and the one behind the last."""
+
 _PARSED = re.compile(r'\{\s*"score"\s*:\s*(10|[1-9])\s*\}')
 
 
@@ -37,136 +37,8 @@ class Score:
     failure: Failure | None = None
     mass: float | None = None
     """Probability that the judge gives any score at all; in sampled rounds the share that parsed."""
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """Tokens whose probability is asked for."""
-
-    adapter: str | None
-    prompt: tuple[int, ...]
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How probable a continuation is as a whole."""
-
-    total: float
-    """Sum over its tokens of log p(token | everything before it)."""
-    greedy: bool
-    """Whether each of its tokens is the most probable one where it stands."""
-
-
-@torch.no_grad()
-def log_probabilities(
-    base: Base,
-    bank: Bank,
-    continuations: Sequence[Continuation],
-    batch_tokens: int,
-    progress: Progress | None = None,
-    on_shrink: OnShrink | None = None,
-) -> list[Tensor]:
-    """log p(token | everything before it) for every token of every continuation.
-
-    Args:
-        base: the resident base.
-        bank: the adapters.
-        continuations: prompts of at least one token.
-        batch_tokens: tokens in one forward pass, padding included.
-        progress: told after every pass.
-        on_shrink: told when memory ran out and passes are smaller from now on.
-
-    Returns:
-        Per continuation float32 [tokens], on the CPU.
-    """
-    results: list[Tensor] = [torch.empty(0)] * len(continuations)
-    rows = [(each.adapter, each.prompt + each.ids) for each in continuations]
-
-    def score(batch: list[int], following: str | None) -> None:
-        hidden = _hidden(base, bank, [rows[index] for index in batch], following)
-        pairs = [
-            (row, len(continuations[index].prompt) - 1 + step)
-            for row, index in enumerate(batch)
-            for step in range(len(continuations[index].ids))
-        ]
-        if pairs:
-            at = torch.tensor(pairs, device=hidden.device)
-            targets = torch.tensor(
-                [token for index in batch for token in continuations[index].ids], device=hidden.device
-            )
-            found = base.decoder.logprobs(hidden[at[:, 0], at[:, 1]], targets).cpu()
-            parts = found.split([len(continuations[index].ids) for index in batch])
-            for index, part in zip(batch, parts, strict=True):
-                results[index] = part
-        if progress:
-            progress(len(batch), sum(len(rows[index][1]) for index in batch))
-
-    _in_batches(rows, batch_tokens, score, on_shrink)
-    return results
-
-
-@torch.no_grad()
-def likelihoods(
-    base: Base,
-    bank: Bank,
-    continuations: Sequence[Continuation],
-    batch_tokens: int,
-    progress: Progress | None = None,
-    on_shrink: OnShrink | None = None,
-) -> list[Likelihood]:
-    """The likelihood of every continuation as a whole.
-
-    Continuations that agree in all but their last token, such as the letters of a multiple choice,
-    go through the model once.
-
-    Args:
-        base: the resident base.
-        bank: the adapters.
-        continuations: prompts and continuations of at least one token.
-        batch_tokens: tokens in one forward pass, padding included.
-        progress: told after every pass.
-        on_shrink: told when memory ran out and passes are smaller from now on.
-
-    Raises:
-        SpartaError: an adapter gives NaN.
-    """
-    results: list[Likelihood | None] = [None] * len(continuations)
-    asked: dict[tuple[str | None, tuple[int, ...]], list[int]] = {}
-    for index, each in enumerate(continuations):
-        asked.setdefault((each.adapter, (each.prompt + each.ids)[:-1]), []).append(index)
-    rows = list(asked)
-
-    def score(batch: list[int], following: str | None) -> None:
-        hidden = _hidden(base, bank, [rows[index] for index in batch], following)
-        indices = [(row, index) for row, place in enumerate(batch) for index in asked[rows[place]]]
-        pairs = [
-            (row, len(continuations[index].prompt) - 1 + step, token)
-            for row, index in indices
-            for step, token in enumerate(continuations[index].ids)
-        ]
-        found, first = [], []
-        for part in torch.tensor(pairs, device=hidden.device).split(_LOGIT_ROWS):
-            targets = part[:, 2, None]
-            logits = base.decoder.logits(hidden[part[:, 0], part[:, 1]]).float()  # [part, vocabulary]
-            found.append((logits.gather(1, targets) - logits.logsumexp(1, keepdim=True))[:, 0].double())
-            first.append(logits.argmax(1) == targets[:, 0])
-        lengths = [len(continuations[index].ids) for _, index in indices]
-        totals = torch.cat(found).cpu().split(lengths)
-        greedy = torch.cat(first).cpu().split(lengths)
-        for (_, index), total, best in zip(indices, totals, greedy, strict=True):
-            if not total.isfinite().all():
-                name = continuations[index].adapter
-                who = "the bare base" if name is None else f"adapter {name!r}"
-                raise SpartaError(f"{who} gives NaN or infinite log-probabilities; get a sound copy")
-            results[index] = Likelihood(total.sum().item(), bool(best.all()))
-        if progress:
-            progress(
-                sum(map(len, (asked[rows[place]] for place in batch))), hidden.shape[0] * hidden.shape[1]
-            )
-
-    _in_batches(rows, batch_tokens, score, on_shrink)
-    return [result for result in results if result is not None]
+    logprob: float | None = None
+    """log p(response | what stands before it) under the judge, over all its tokens; None: not taken."""
 
 
 @torch.no_grad()
@@ -179,12 +51,14 @@ def expected_scores(
     batch_tokens: int,
     progress: Progress | None = None,
     on_shrink: OnShrink | None = None,
+    responses: Sequence[Span | None] | None = None,
 ) -> list[Score]:
     """The expected score over 1..10 of every judge prompt, from one forward pass each.
 
     The forced prefix is followed by the token of 1; the last position but one holds the
     distribution over the first digit, the last one tells 10 from 1. It is the limit of the
-    paper's mean over many sampled rounds.
+    paper's mean over many sampled rounds. What two prompts of one judge have in common at their
+    beginning, those of the two responses of a duel above all, is computed once.
 
     Args:
         base: the resident base.
@@ -196,36 +70,116 @@ def expected_scores(
         batch_tokens: tokens in one forward pass, padding included.
         progress: told after every pass.
         on_shrink: told when memory ran out and passes are smaller from now on.
+        responses: where in each prompt, behind its first token, a response stands whose log-probability
+            under the judge is wanted as well; None: nowhere.
     """
-    asked = [(prompt.adapter, (*prompt.ids, *tokens.prefix, tokens.digits[0])) for prompt in prompts]
-    rows = list(dict.fromkeys(asked))  # one judge reading one text twice cannot differ
-    scores: dict[tuple[str | None, tuple[int, ...]], Score] = {}
-    values = torch.tensor(SCORES, dtype=torch.float64)
+    papers = [
+        _Paper(prompt.adapter, (*prompt.ids, *tokens.prefix, tokens.digits[0]), response)
+        for prompt, response in zip(prompts, responses or [None] * len(prompts), strict=True)
+    ]
+    read = list(dict.fromkeys(papers))  # one judge reading one text twice cannot differ
+    packed = share(base.decoder, [(paper.adapter, paper.ids) for paper in read], batch_tokens)
+    rows = [(read[members[0]].adapter, row) for members, row in packed]
+    scores: dict[_Paper, Score] = {}
 
     def score(batch: list[int], following: str | None) -> None:
-        ends = [len(rows[index][1]) for index in batch]
-        keep = torch.tensor([[end - 2, end - 1] for end in ends], device=base.decoder.device)
-        hidden = _hidden(base, bank, [rows[index] for index in batch], following, keep)  # [rows, 2, hidden]
-        first = base.decoder.logits(hidden[:, 0]).float().softmax(-1)
-        chances = first[:, list(tokens.digits)].double().cpu()  # [rows, 9]
-        if len(tokens.ten) == 1:
-            ten = first[:, tokens.ten[0]].double().cpu()
-        else:
-            second = base.decoder.logits(hidden[:, 1]).float().softmax(-1)
-            ten = chances[:, 0] * second[:, tokens.ten[1]].double().cpu()
-            chances[:, 0] -= ten
-        chances = torch.cat([chances, ten[:, None]], dim=1)  # [rows, 10]
+        kept: list[list[int]] = [[] for _ in batch]  # which of every row's states are wanted
+        found: list[tuple[_Paper, int, int]] = []  # paper, row, and where its states begin in ``kept``
+        for place, (members, row) in enumerate(packed[index] for index in batch):
+            for tail, paper in enumerate(read[member] for member in members):
+                found.append((paper, place, len(kept[place])))
+                kept[place] += [row.place(tail, state) for state in paper.states]
+        most = max(map(len, kept))
+        keep = torch.tensor([[*states, *[0] * (most - len(states))] for states in kept])
+        keep = keep.to(base.decoder.device)  # [rows, most]
+        hidden = hidden_states(base, bank, [rows[index] for index in batch], following, keep)
+        hidden = hidden.flatten(0, 1)  # [rows * most, hidden]
+        starts = [place * most + start for _, place, start in found]
+        chances = _chances(base, hidden, starts, tokens)
         mass = chances.sum(1)
-        means = ((chances * values).sum(1) / mass).tolist()
-        for index, mean, total in zip(batch, means, mass.tolist(), strict=True):
-            scores[rows[index]] = _verdict(mean, total, minimum_mass)
+        means = (chances * torch.tensor(SCORES, dtype=torch.float64)).sum(1) / mass
+        logprobs = _response_logprobs(
+            base, hidden, [(start + 2, paper) for (paper, *_), start in zip(found, starts, strict=True)]
+        )
+        for (paper, *_), mean, total, logprob in zip(
+            found, means.tolist(), mass.tolist(), logprobs, strict=True
+        ):
+            scores[paper] = replace(_verdict(mean, total, minimum_mass), logprob=logprob)
         if progress:
-            progress(len(batch), sum(len(rows[index][1]) for index in batch))
+            progress(len(found), sum(rows[index][1].length for index in batch))
 
-    _in_batches(rows, batch_tokens, score, on_shrink)
+    in_batches(rows, batch_tokens, score, on_shrink)
     if progress:
-        progress(len(prompts) - len(rows), 0)
-    return [scores[row] for row in asked]
+        progress(len(papers) - len(read), 0)
+    return [scores[paper] for paper in papers]
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """What one judge reads."""
+
+    adapter: str | None
+    ids: tuple[int, ...]
+    """The judge's prompt, the forced prefix and the token of 1."""
+    response: Span | None
+
+    @property
+    def states(self) -> list[int]:
+        """Positions of the wanted states: before and at the token of 1, and before each of the response."""
+        ends = [len(self.ids) - 2, len(self.ids) - 1]
+        return ends if self.response is None else [*ends, *range(self.response[0] - 1, self.response[1] - 1)]
+
+
+def _chances(base: Base, hidden: Tensor, starts: Sequence[int], tokens: ScoreTokens) -> Tensor:
+    """Probabilities of the scores 1 to 10, float64 [papers, 10] on the CPU.
+
+    Args:
+        base: the resident base.
+        hidden: [states, hidden].
+        starts: per paper, which state stands before its token of 1; the next one stands at it.
+        tokens: how the tokenizer writes scores.
+    """
+    before = torch.tensor(starts, device=hidden.device)
+    first = base.decoder.logits(hidden[before]).float().softmax(-1)  # [papers, vocabulary]
+    digits = first[:, list(tokens.digits)].double().cpu()
+    if len(tokens.ten) == 1:
+        ten = first[:, tokens.ten[0]].double().cpu()
+    else:
+        second = base.decoder.logits(hidden[before + 1]).float().softmax(-1)
+        ten = digits[:, 0] * second[:, tokens.ten[1]].double().cpu()
+        digits[:, 0] -= ten
+    return torch.cat([digits, ten[:, None]], dim=1)
+
+
+def _response_logprobs(
+    base: Base, hidden: Tensor, papers: Sequence[tuple[int, _Paper]]
+) -> list[float | None]:
+    """Each paper's log p(response), None where none is wanted or it is not finite.
+
+    Args:
+        base: the resident base.
+        hidden: [states, hidden].
+        papers: with the state that predicts the first token of each one's response.
+    """
+    spans = [paper.response or (0, 0) for _, paper in papers]
+    lengths = [last - first for first, last in spans]
+    if not any(lengths):
+        return [None] * len(papers)
+    states = [
+        start + step for (start, _), length in zip(papers, lengths, strict=True) for step in range(length)
+    ]
+    targets = [
+        token
+        for (_, paper), (first, last) in zip(papers, spans, strict=True)
+        for token in paper.ids[first:last]
+    ]
+    at, wanted = torch.tensor([states, targets], device=hidden.device)
+    found = base.decoder.logprobs(hidden[at], wanted).double().cpu()
+    totals = [float(part.sum()) for part in found.split(lengths)]
+    return [
+        total if length and math.isfinite(total) else None
+        for total, length in zip(totals, lengths, strict=True)
+    ]
 
 
 def sampled_scores(
@@ -239,6 +193,7 @@ def sampled_scores(
     round_key: Callable[[int, int], int],
     progress: Progress | None = None,
     on_shrink: OnShrink | None = None,
+    forced: tuple[int, ...] = (),
 ) -> list[Score]:
     """Scores by sampled rounds, as published: the mean over the rounds that parsed.
 
@@ -253,14 +208,18 @@ def sampled_scores(
         round_key: random key of (prompt's key, round).
         progress: told after every step.
         on_shrink: told when memory ran out and there are fewer places from now on.
+        forced: tokens that every reply begins with, such as ``ScoreTokens.prefix``.
     """
     asked = [
-        replace(prompt, key=round_key(prompt.key, number)) for prompt in prompts for number in range(rounds)
+        Prompt(prompt.adapter, prompt.ids + forced, round_key(prompt.key, number))
+        for prompt in prompts
+        for number in range(rounds)
     ]
     replies = generate(base, bank, asked, sampling, max_new_tokens, places, progress, on_shrink=on_shrink)
     scores = []
     for start in range(0, len(replies), rounds):
-        found = [parse_score(reply.text) for reply in replies[start : start + rounds]]
+        texts = [_whole_text(base, forced, reply) for reply in replies[start : start + rounds]]
+        found = [parse_score(text) for text in texts]
         valid = [score for score in found if score is not None]
         if valid:
             scores.append(Score(sum(valid) / len(valid), mass=len(valid) / rounds))
@@ -275,74 +234,16 @@ def parse_score(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def _whole_text(base: Base, forced: tuple[int, ...], reply: Response) -> str:
+    if not forced:
+        return reply.text
+    text: str = base.tokenizer.decode([*forced, *reply.ids], skip_special_tokens=True)
+    return text
+
+
 def _verdict(mean: float, mass: float, minimum_mass: float) -> Score:
     if not math.isfinite(mass):
         return Score(None, "not finite")
     if mass == 0 or mass < minimum_mass:
         return Score(None, "no score", mass)
     return Score(mean, mass=mass)
-
-
-def _in_batches(
-    rows: Sequence[_Row],
-    batch_tokens: int,
-    score: Callable[[list[int], str | None], None],
-    on_shrink: OnShrink | None,
-) -> None:
-    """Give every row to ``score``, as indices, in smaller batches from the first on that did not fit.
-
-    ``score`` also learns whose batch comes next.
-    """
-    waiting = deque(
-        sorted(range(len(rows)), key=lambda index: (rows[index][0] or "", len(rows[index][1]), index))
-    )
-
-    def attempt(size: int) -> int:
-        batch = _batch(rows, waiting, size)
-        following = rows[waiting[len(batch)]][0] if len(batch) < len(waiting) else None
-        score(batch, following)
-        return len(batch)
-
-    while waiting:
-        batch = _batch(rows, waiting, batch_tokens)
-        least, longest = len(rows[batch[0]][1]), len(rows[batch[-1]][1])
-        tokens = len(batch) * longest
-        done, size = shrink_to_fit(
-            attempt,
-            tokens,
-            least=least,
-            phase="scoring",
-            advice=f"one row of {least} tokens does not fit; lower its length, or tribe.resident",
-            on_shrink=on_shrink,
-        )
-        batch_tokens = size if size < tokens else batch_tokens
-        for _ in range(done):
-            waiting.popleft()
-
-
-def _batch(rows: Sequence[_Row], order: Iterable[int], batch_tokens: int) -> list[int]:
-    """The first rows of ``order`` that can go through together: of one adapter, at least one."""
-    batch: list[int] = []
-    for index in order:
-        adapter, ids = rows[index]
-        if batch and (adapter != rows[batch[0]][0] or (len(batch) + 1) * len(ids) > batch_tokens):
-            break
-        batch.append(index)
-    return batch
-
-
-def _hidden(
-    base: Base, bank: Bank, rows: Sequence[_Row], following: str | None, keep: Tensor | None = None
-) -> Tensor:
-    """Hidden states of a batch padded on the right, [rows, longest, hidden], or those at ``keep`` alone.
-
-    The adapter of the ``following`` batch comes in meanwhile.
-    """
-    longest = max(len(ids) for _, ids in rows)
-    padded = [[*ids, *[0] * (longest - len(ids))] for _, ids in rows]
-    ids = torch.tensor(padded, dtype=torch.int64, device=base.decoder.device)
-    positions = torch.arange(longest, device=ids.device).expand_as(ids)
-    lora = bank.lora([adapter for adapter, _ in rows])
-    hidden = base.decoder.hidden(ids, positions, causal, lora, keep)
-    bank.prefetch([following])
-    return hidden

@@ -57,6 +57,35 @@ class Shape:
         return max(each.inputs * each.outputs for each in self.linears)
 
 
+_ATTENTION = 0.8
+"""How much longer an operation of masked attention takes than one of a linear layer; benchmarks/NOTES.md."""
+
+
+def pair_cost(hidden: int, linear: int) -> float:
+    """What attention of one query to one key costs, a token's way through a decoder layer's linears being 1.
+
+    Args:
+        hidden: width of the layer.
+        linear: numbers in its linear layers.
+    """
+    return _ATTENTION * 2 * hidden / linear
+
+
+def sharing_pays(shared: int, lengths: Sequence[int], cost: float) -> bool:
+    """Whether sequences that begin alike are sooner computed in one row, their common beginning once.
+
+    The row takes attention over all of it, masked, in place of the causal half of every sequence.
+
+    Args:
+        shared: tokens that they have in common at their beginning.
+        lengths: tokens of each whole sequence.
+        cost: see ``pair_cost``.
+    """
+    row = sum(lengths) - shared * (len(lengths) - 1)
+    attention = row**2 - sum(each**2 for each in lengths) / 2
+    return (len(lengths) - 1) * shared > cost * attention
+
+
 def weight_bytes(shape: Shape, four_bit: bool, size: int) -> int:
     """What the base's weights take.
 

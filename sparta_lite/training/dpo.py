@@ -23,8 +23,8 @@ from sparta_lite.training.phase import (
     DpoState,
     DpoStep,
     batches,
+    micro_batches,
     require_fitting,
-    slices,
 )
 
 _ADVICE = "not even one pair at a time fits; lower training.adapters_at_once or training.max_length"
@@ -47,6 +47,7 @@ def train(
     save_every: int = 50,
     resume: DpoState | None = None,
     on_shrink: OnShrink | None = None,
+    known: Tensor | None = None,
 ) -> DpoResult:
     """DPO (Rafailov et al. 2023, equation 7) of all adapters, each against itself at the start.
 
@@ -67,13 +68,17 @@ def train(
         save_every: in updates.
         resume: a state that ``save`` got in the same phase.
         on_shrink: told when memory ran out and micro-batches are smaller from now on.
+        known: float32 [adapters, pairs, 2], log p(chosen) and log p(rejected) under every adapter at the
+            start of the phase, as far as they are known: NaN where not. Those of pairs that are cut
+            to fit are not used.
 
     Raises:
         SpartaError: a NaN or infinity, or weights that do not move; the message names adapter and
             step, and the bank holds the weights of the last complete update. Also when ``resume``
             does not belong to this phase, or not even one pair fits into memory.
     """
-    pairs, truncated = truncate(pairs, settings.max_length, settings.max_prompt)
+    whole = pairs
+    pairs, truncated = truncate(whole, settings.max_length, settings.max_prompt)
     epochs = [batches(len(pairs), settings.batch, seed, iteration, each) for each in range(settings.epochs)]
     plan = [batch for epoch in epochs for batch in epoch]
     count = len(bank.adapters)
@@ -84,12 +89,16 @@ def train(
 
     if resume is None:
         done = 0
-        reference = torch.zeros(count, len(pairs), 2, device=decoder.device)
-        for first, last in groups if pairs else ():
-            reference[first:last], micro = _reference(
+        reference = torch.full((count, len(pairs), 2), torch.nan, device=decoder.device)
+        if known is not None:
+            uncut = [index for index, pair in enumerate(pairs) if pair == whole[index]]
+            reference[:, uncut] = known[:, uncut].to(decoder.device)
+        for first, last in groups if reference.isnan().any() else ():
+            micro = _complete(
                 decoder,
                 bank.part(first, last),
                 pairs,
+                reference[first:last],
                 epochs[0],
                 replace(settings, micro_batch=micro),
                 pad,
@@ -171,8 +180,9 @@ def backward(
     """
     tokens = sum(len(pair.chosen) for pair in pairs)
     measured = torch.zeros(5, len(bank.adapters), device=decoder.device)
-    for part in slices(len(pairs), settings.micro_batch):
-        logprobs = _pair_logprobs(decoder, bank, pairs[part], settings, pad)  # [adapters, pairs, 2]
+    for part in micro_batches(pairs, settings.micro_batch):
+        # [adapters, pairs of the part, 2]
+        logprobs = _pair_logprobs(decoder, bank, [pairs[place] for place in part], settings, pad)
         chosen, rejected = logprobs.unbind(-1)
         ratios = logprobs - reference[:, part]
         margins = settings.beta * (ratios[..., 0] - ratios[..., 1])  # [adapters, pairs]
@@ -208,37 +218,37 @@ def _pair_logprobs(
     settings: DpoSettings,
     pad: int,
 ) -> Tensor:
-    packed = pack([(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], pad).to(decoder.device)
+    packed = pack([(pair.prompt, pair.completions) for pair in pairs], pad).to(decoder.device)
     lora = bank.lora([adapter.name for adapter in bank.adapters for _ in pairs])
     return completion_logprobs(
         decoder, lora, packed, len(bank.adapters), settings.dtype, settings.checkpointing
     ).sum(-1)
 
 
-def _reference(
+def _complete(
     decoder: Decoder,
     bank: Bank,
     pairs: Sequence[TokenizedPair],
+    reference: Tensor,
     batches: Sequence[Sequence[int]],
     settings: DpoSettings,
     pad: int,
     on_shrink: OnShrink | None,
-) -> tuple[Tensor, int]:
-    """In the very micro-batches of the first epoch, so that before any update all ratios are 0.
+) -> int:
+    """Put in what ``reference``, float32 [adapters, pairs, 2], lacks; it is NaN there.
+
+    Where it lacks everything, this goes in the very passes of the first epoch's ``batches``, so that
+    before any update all ratios are 0.
 
     Returns:
-        float32 [adapters, pairs, 2], and the micro-batch that fitted.
+        The micro-batch that fitted.
     """
-    reference = torch.zeros(len(bank.adapters), len(pairs), 2, device=decoder.device)
-
-    def fill(batch: Sequence[int], micro_batch: int) -> None:
-        for part in slices(len(batch), micro_batch):
-            members = batch[part]
-            reference[:, members] = _pair_logprobs(
-                decoder, bank, [pairs[index] for index in members], settings, pad
-            )
-
     micro = settings.micro_batch
+
+    def fill(batch: Sequence[int], size: int) -> None:
+        for part in micro_batches([pairs[index] for index in batch], size):
+            _fill(decoder, bank, pairs, reference, [batch[place] for place in part], settings, pad)
+
     with torch.no_grad():
         for batch in batches:
             _, micro = shrink_to_fit(
@@ -250,7 +260,43 @@ def _reference(
                 f"training: adapter {adapter.name!r}, before step 0: it gives NaN or infinite "
                 "log-probabilities; get a sound copy of it"
             )
-    return reference, micro
+    return micro
+
+
+def _fill(
+    decoder: Decoder,
+    bank: Bank,
+    pairs: Sequence[TokenizedPair],
+    reference: Tensor,
+    members: Sequence[int],
+    settings: DpoSettings,
+    pad: int,
+) -> None:
+    """The terms that ``reference`` lacks of some pairs: rows of both completions, then rows of one."""
+    lacking = reference[:, members].isnan()  # [adapters, members, 2]
+    if lacking.all():
+        reference[:, members] = _pair_logprobs(
+            decoder, bank, [pairs[each] for each in members], settings, pad
+        )
+        return
+    for many in (2, 1):
+        rows = [
+            (slot, index, [side for side in (0, 1) if lacks[side]])
+            for slot, of_adapter in enumerate(lacking.tolist())
+            for index, lacks in zip(members, of_adapter, strict=True)
+            if sum(lacks) == many
+        ]
+        if not rows:
+            continue
+        asked = [
+            (pairs[index].prompt, [pairs[index].completions[side] for side in sides])
+            for _, index, sides in rows
+        ]
+        packed = pack(asked, pad).to(decoder.device)
+        lora = bank.lora([bank.adapters[slot].name for slot, *_ in rows])
+        found = completion_logprobs(decoder, lora, packed, 1, settings.dtype)[0].sum(-1)  # [rows, many]
+        for (slot, index, sides), values in zip(rows, found, strict=True):
+            reference[slot, index, sides] = values
 
 
 def _events(

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparta_lite.engine.attention import masked
 from sparta_lite.engine.model import Decoder, Lora
 from sparta_lite.training.packing import Packed
 
@@ -38,16 +37,11 @@ def completion_logprobs(
     Returns:
         float32 [copies, rows, completions, longest], 0 beyond a completion's end.
     """
-    mask = packed.mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
-
-    def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return masked(q, k, v, mask)
-
     with _autocast(decoder.device, dtype):
         hidden = decoder.hidden(
-            packed.ids.repeat(copies, 1),
-            packed.positions.repeat(copies, 1),
-            attend,
+            packed.layout.ids.repeat(copies, 1),
+            packed.layout.positions.repeat(copies, 1),
+            packed.layout.attend(copies),
             lora,
             checkpoint=checkpoint,
         )

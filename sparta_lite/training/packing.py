@@ -1,16 +1,15 @@
-"""Prompts and the completions that continue them, packed into rows that compute each prompt once."""
+"""Preference pairs as tokens, and as rows that compute each prompt once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sparta_lite.engine.packing import Layout, Row, Tokens, lay_out
 from sparta_lite.errors import SpartaError
-
-Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,10 @@ class TokenizedPair:
     prompt: Tokens
     chosen: Tokens
     rejected: Tokens
+
+    @property
+    def completions(self) -> tuple[Tokens, Tokens]:
+        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,12 @@ def truncate(
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of one prompt and several completions each, padded to the longest row.
+    """Rows of one prompt and several completions each, and where the completions' tokens are predicted.
 
-    A completion sees the prompt and itself, not its neighbours, and its rotary positions continue
-    from the prompt: every hidden state is the one of prompt + completion alone. The last token of
-    a completion predicts nothing and is left out.
+    The last token of a completion predicts nothing and stands in no row.
     """
 
-    ids: Tensor
-    """int64 [rows, length]"""
-    positions: Tensor
-    """int64 [rows, length]"""
-    mask: Tensor
-    """bool [rows, 1, length, length], True where the query (third) may see the key (fourth).
-    Padding sees itself, so that no softmax is empty."""
+    layout: Layout
     sources: Tensor
     """int64 [tokens]: which of the rows * length hidden states predicts each completion token."""
     targets: Tensor
@@ -84,7 +79,9 @@ class Packed:
         return (self.cells < len(self.targets)).sum(-1)
 
     def to(self, device: torch.device) -> Packed:
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return Packed(
+            self.layout.to(device), self.sources.to(device), self.targets.to(device), self.cells.to(device)
+        )
 
 
 def pack(rows: Sequence[tuple[Tokens, Sequence[Tokens]]], pad: int) -> Packed:
@@ -95,31 +92,22 @@ def pack(rows: Sequence[tuple[Tokens, Sequence[Tokens]]], pad: int) -> Packed:
     """
     if not all(prompt and all(completions) for prompt, completions in rows):
         raise SpartaError("training: a prompt or a completion has no tokens; leave such pairs out")
-    lengths = [len(prompt) + sum(len(each) - 1 for each in completions) for prompt, completions in rows]
-    length = max(lengths)
-    longest = max(len(each) for _, completions in rows for each in completions)
-    tokens = sum(len(each) for _, completions in rows for each in completions)
-
-    ids = torch.full((len(rows), length), pad)
-    positions = torch.zeros(len(rows), length, dtype=torch.int64)
-    mask = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
-    cells = torch.full((len(rows), len(rows[0][1]), longest), tokens)
+    read = [Row(prompt, tuple(each[:-1] for each in completions)) for prompt, completions in rows]
+    layout = lay_out(read, pad)
+    length = layout.ids.shape[1]
+    targets = [token for _, completions in rows for each in completions for token in each]
     sources: list[int] = []
-    targets: list[int] = []
-    for row, (prompt, completions) in enumerate(rows):
-        start = len(prompt)
-        ids[row, :start] = torch.tensor(prompt)
-        positions[row, :start] = torch.arange(start)
-        mask[row, : lengths[row], :start] = True
-        mask[row, :start, :start].tril_()
-        for number, completion in enumerate(completions):
-            end = start + len(completion) - 1
-            ids[row, start:end] = torch.tensor(completion[:-1], dtype=torch.int64)
-            positions[row, start:end] = torch.arange(len(prompt), len(prompt) + end - start)
-            mask[row, start:end, start:end] = True
-            mask[row, start:end, start:end].tril_()
-            cells[row, number, : len(completion)] = torch.arange(len(targets), len(targets) + len(completion))
-            sources += [row * length + state for state in (len(prompt) - 1, *range(start, end))]
-            targets += completion
-            start = end
-    return Packed(ids, positions, mask[:, None], torch.tensor(sources), torch.tensor(targets), cells)
+    cells: list[list[int]] = []
+    longest = max(len(each) for _, completions in rows for each in completions)
+    for number, (prompt, completions) in enumerate(rows):
+        for tail, completion in enumerate(completions):
+            first, tokens = len(sources), len(completion)
+            states = range(len(prompt) - 1, len(prompt) - 1 + tokens)
+            sources += [number * length + read[number].place(tail, state) for state in states]
+            cells.append([*range(first, first + tokens), *[len(targets)] * (longest - tokens)])
+    return Packed(
+        layout,
+        torch.tensor(sources),
+        torch.tensor(targets),
+        torch.tensor(cells).view(len(rows), -1, longest),
+    )

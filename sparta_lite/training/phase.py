@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 from sparta_lite.training.likelihood import Precision
 from sparta_lite.training.optim import Kind
-from sparta_lite.training.packing import Truncation
+from sparta_lite.training.packing import TokenizedPair, Truncation
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,12 @@ def batches(count: int, size: int, seed: int, iteration: int, epoch: int) -> lis
 def slices(count: int, size: int) -> Iterator[slice]:
     """``count`` things in runs of ``size``, the last one shorter."""
     return (slice(start, start + size) for start in range(0, count, size))
+
+
+def micro_batches(pairs: Sequence[TokenizedPair], size: int) -> list[list[int]]:
+    """A batch in passes of ``size`` pairs of similar length, by their places in ``pairs``."""
+    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, vars(pairs[place]).values())))
+    return [order[part] for part in slices(len(order), size)]
 
 
 def require_fitting(state: DpoState, bank: Bank, reference: tuple[int, int, int]) -> None:

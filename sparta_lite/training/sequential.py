@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,8 +29,8 @@ from sparta_lite.training.phase import (
     DpoState,
     DpoStep,
     batches,
+    micro_batches,
     require_fitting,
-    slices,
 )
 from sparta_lite.training.view import Wrap, adapter_view, leaves, load, on_one_device, store
 
@@ -56,6 +56,7 @@ def train_in_turn(
     save: Callable[[DpoState], None] | None = None,
     resume: DpoState | None = None,
     on_shrink: OnShrink | None = None,
+    known: Tensor | None = None,
 ) -> DpoResult:
     """The same DPO as ``dpo.train``: same pairs and order, loss, schedule, clipping and AdamW.
 
@@ -73,6 +74,7 @@ def train_in_turn(
         save: called after every adapter.
         resume: a state that ``save`` got in the same phase; an adapter that was not finished begins anew.
         on_shrink: see ``dpo.train``.
+        known: see ``dpo.train``; used for pairs of which both terms are.
 
     Raises:
         SpartaError: as ``dpo.train``; adapters already trained, and the complete updates of the one at
@@ -80,9 +82,14 @@ def train_in_turn(
     """
     if model.device.type == "cpu":
         require_interpreter()
-    pairs, truncated = truncate(pairs, settings.max_length, settings.max_prompt)
+    whole = pairs
+    pairs, truncated = truncate(whole, settings.max_length, settings.max_prompt)
+    reference = torch.full((len(bank.adapters), len(pairs), 2), torch.nan)
+    if known is not None:
+        uncut = [index for index, pair in enumerate(pairs) if pair == whole[index]]
+        reference[:, uncut] = known[:, uncut].cpu()
     plan = [
-        [pairs[index] for index in batch]
+        batch
         for epoch in range(settings.epochs)
         for batch in batches(len(pairs), settings.batch, seed, iteration, epoch)
     ]
@@ -102,7 +109,9 @@ def train_in_turn(
                 adapter_view(model, tokenizer, part.adapters[0], settings.checkpointing, wrap) as view,
             ):
                 settings = replace(settings, micro_batch=micro)
-                trainer = _Trainer(view, tokenizer, part, plan, settings, pad, on_step, on_shrink, scratch)
+                read = [(pair, reference[slot, index].tolist()) for index, pair in enumerate(pairs)]
+                todo = [[read[index] for index in batch] for batch in plan]
+                trainer = _Trainer(view, tokenizer, part, todo, settings, pad, on_step, on_shrink, scratch)
                 for name in ("default", "ref"):
                     load(view, part, name)
                 with in_one_piece(phase="training", advice=_UPDATE):
@@ -120,11 +129,15 @@ def train_in_turn(
     )
 
 
+_Referred = tuple[TokenizedPair, list[float]]
+
+
 class _Trainer(DPOTrainer):  # type: ignore[misc]
     """TRL's loss, reference adapter and loop over updates that are planned beforehand.
 
     One row of its data is one update: TRL would average micro-batches that differ in size, take the mean
-    over tokens of each alone, and let a batch run over the end of an epoch.
+    over tokens of each alone, and let a batch run over the end of an epoch. A batch is pairs, each with its
+    two reference terms, which are NaN where they are not known.
     """
 
     def __init__(
@@ -132,7 +145,7 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]
         view: Any,
         tokenizer: Any,
         bank: Bank,
-        plan: Sequence[Sequence[TokenizedPair]],
+        plan: Sequence[Sequence[_Referred]],
         settings: DpoSettings,
         pad: int,
         on_step: Callable[[DpoStep], None],
@@ -196,32 +209,25 @@ class _Trainer(DPOTrainer):  # type: ignore[misc]
             accuracy=accuracy,
             chosen_logprob=chosen_logprob,
             rejected_logprob=rejected_logprob,
-            chosen_length=sum(len(pair.chosen) for pair in batch) / len(batch),
-            rejected_length=sum(len(pair.rejected) for pair in batch) / len(batch),
+            chosen_length=sum(len(pair.chosen) for pair, _ in batch) / len(batch),
+            rejected_length=sum(len(pair.rejected) for pair, _ in batch) / len(batch),
             gradient_norm=float(norm),
             learning_rate=self.lr_scheduler.get_last_lr()[0],
         )
         return total
 
-    def _backward(self, model: Any, batch: Sequence[TokenizedPair], size: int) -> tuple[Tensor, list[float]]:
+    def _backward(self, model: Any, batch: Sequence[_Referred], size: int) -> tuple[Tensor, list[float]]:
         """Gradients of one batch from none on, in passes of ``size`` pairs; its loss, and ``_MEASURED``."""
         model.zero_grad(set_to_none=True)
-        tokens = sum(len(pair.chosen) for pair in batch)
+        tokens = sum(len(pair.chosen) for pair, _ in batch)
         total = torch.zeros((), device=self.args.device)
         measured = [0.0] * len(_MEASURED)
-        for part in slices(len(batch), size):
-            micro = batch[part]
+        for micro, referred in _passes(batch, size):
             share = len(micro) / len(batch)
-            chosen = sum(len(pair.chosen) for pair in micro)
+            chosen = sum(len(pair.chosen) for pair, _ in micro)
             self.loss_weights = [share, self._settings.sft_weight * chosen / tokens][: len(self.loss_types)]
-            rows = [
-                {
-                    "prompt_ids": list(pair.prompt),
-                    "chosen_ids": list(pair.chosen),
-                    "rejected_ids": list(pair.rejected),
-                }
-                for pair in micro
-            ]
+            self.precompute_ref_logps = referred  # else TRL computes them beside the loss
+            rows = [_row(pair, reference if referred else None) for pair, reference in micro]
             self._metrics["train"].clear()
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, self._prepare_inputs(self._collate(rows)))
@@ -261,6 +267,26 @@ class _AfterUpdate(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._on_step(self._trainer.accept())
+
+
+def _passes(batch: Sequence[_Referred], size: int) -> Iterator[tuple[list[_Referred], bool]]:
+    """A batch in passes of ``size`` pairs of similar length, those with a known reference first."""
+    for referred in (True, False):
+        members = [each for each in batch if all(map(math.isfinite, each[1])) == referred]
+        for part in micro_batches([pair for pair, _ in members], size):
+            yield [members[place] for place in part], referred
+
+
+def _row(pair: TokenizedPair, reference: list[float] | None) -> dict[str, Any]:
+    """A pair as TRL's collator wants it."""
+    row: dict[str, Any] = {
+        "prompt_ids": list(pair.prompt),
+        "chosen_ids": list(pair.chosen),
+        "rejected_ids": list(pair.rejected),
+    }
+    if reference is not None:
+        row["ref_chosen_logps"], row["ref_rejected_logps"] = reference
+    return row
 
 
 def _arguments(settings: DpoSettings, steps: int, scratch: str, view: Any) -> DPOConfig:

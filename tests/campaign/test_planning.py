@@ -85,7 +85,7 @@ def test_open_sizes_are_filled_in_and_given_ones_stand(tiny_config: Path) -> Non
     assert sizes(config) == vars(made.sizes)
     assert sizes(config) == {
         "places": 8,
-        "batch_tokens": 8192,
+        "batch_tokens": 2048,
         "micro_batch": 1,
         "adapters_at_once": 3,
         "checkpointing": False,
@@ -328,7 +328,7 @@ def test_what_fits_after_shrinking_alone_has_not_fitted(warm: Warm, monkeypatch:
             return None
         return 0
 
-    monkeypatch.setattr("sparta_lite.engine.decode._Cache", full)
+    monkeypatch.setattr("sparta_lite.engine.decode.Cache", full)
     assert made.sizes.places > 1
     corrected, _ = warm_up(base, bank, config, made, meter)
     assert corrected.work.factors["generate"] == 2.0

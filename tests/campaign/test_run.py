@@ -26,6 +26,7 @@ from sparta_lite.campaign.store import Store, read_trace
 from sparta_lite.combat import replay
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines, write_lines
+from sparta_lite.kernels import choice, lora
 
 
 def ignore(event: Event) -> None:
@@ -50,6 +51,29 @@ def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
     assert record["choices"]["dtype"].startswith("float32 (")
     assert record["choices"]["attention"].startswith("sdpa (")
     assert record["choices"]["trainer"].startswith("tribe (")
+    assert record["choices"]["kernels"].startswith(("torch (", "triton ("))
+    assert not any("kernel" in row.get("message", "") for row in read_lines(finished / "events.jsonl"))
+
+
+def test_a_kernel_that_fails_is_told_once_and_recorded(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such target")
+
+    monkeypatch.setattr(choice, "_failed", None)
+    monkeypatch.setattr(choice, "_told", False)
+    monkeypatch.setattr(choice, "use_triton", lambda x: choice._failed is None)
+    monkeypatch.setattr(lora, "by_triton", fail)
+    told: list[Event] = []
+    run(load_config(tiny_config), tmp_path / "run", False, told.append)
+    warnings = [event.message for event in told if isinstance(event, Warned) and "kernel" in event.message]
+    failed = "a Triton kernel failed, RuntimeError: no such target"
+    assert warnings == [f"kernels: {failed}; torch computes in its place, more slowly"]
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["status"] == "finished"
+    assert record["choices"]["kernels"] == f"torch ({failed})"
+    assert set(record["choices"]) == {"dtype", "attention", "kernels", "trainer"}
 
 
 def test_what_was_cut_to_fit_is_counted_aloud(tiny_config: Path, tmp_path: Path) -> None:
@@ -155,7 +179,12 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
 
 def test_batch_shape_changes_no_answer(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
     run(load_config(tiny_config, ["iterations=1", "generation.places=3"]), tmp_path / "narrow", False, ignore)
-    assert Store(tmp_path / "narrow").duels(0).read_bytes() == Store(finished).duels(0).read_bytes()
+    for narrow, wide in zip(
+        read_lines(Store(tmp_path / "narrow").duels(0)), read_lines(Store(finished).duels(0)), strict=True
+    ):
+        for one, other in zip(narrow["responses"], wide["responses"], strict=True):
+            assert one.pop("logprob") == pytest.approx(other.pop("logprob"), abs=1e-5)
+        assert narrow == wide
 
 
 def test_judging_in_sampled_rounds_runs_and_counts_failures(tiny_config: Path, tmp_path: Path) -> None:
@@ -210,7 +239,7 @@ def test_a_refused_resume_leaves_a_finished_run_finished(tiny_config: Path, fini
 def test_a_record_of_another_form_is_not_resumed(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
     (tmp_path / "run.json").write_text('{"format": 0}')
-    with pytest.raises(SpartaError, match="not of this version's form, 2"):
+    with pytest.raises(SpartaError, match="not of this version's form, 3"):
         run(load_config(tiny_config), tmp_path, True, ignore)
 
 

@@ -97,6 +97,12 @@ def test_a_look_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(found) == COMPONENTS
 
 
+def test_triton_says_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "kernels: torch (Triton's kernels need a CUDA device" in findings()["triton"].detail
+
+
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/somewhere/else")
     assert findings()["hub"].status == "missing"

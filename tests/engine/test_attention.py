@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine import attention
-from sparta_lite.engine.attention import causal, choose_attention, masked
+from sparta_lite.engine.attention import additive, causal, choose_attention, masked
 from sparta_lite.engine.device import choose_device, choose_dtype
 from sparta_lite.errors import SpartaError
 
@@ -41,7 +41,7 @@ def test_causal_and_masked_are_the_textbooks(qkv: tuple[Tensor, Tensor, Tensor])
     torch.testing.assert_close(causal(0, *qkv), textbook(*qkv, triangle))
     dice = torch.Generator().manual_seed(4)
     some = (torch.rand(2, 1, 7, 7, generator=dice) < 0.5) | torch.eye(7, dtype=torch.bool)
-    torch.testing.assert_close(masked(*qkv, some), textbook(*qkv, some))
+    torch.testing.assert_close(masked(*qkv, additive(some, torch.float32)), textbook(*qkv, some))
 
 
 def test_flash_attn_gets_its_own_layout(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +16,9 @@ from torch import Tensor
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.errors import SpartaError
-from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.kernels.sampling import Sampling, choose
 
 GREEDY = Sampling(temperature=0)
 
@@ -106,6 +110,49 @@ def test_rows_that_end_at_every_moment_disturb_no_other(base: Base, bank: Bank, 
     assert sum(tokens for _, tokens in told) == sum(
         len(prompt.ids) + len(response.ids) - 1 for prompt, response in zip(prompts, together, strict=True)
     )
+
+
+def test_every_position_is_drawn_with_its_own_number(base: Base, bank: Bank, peft_model: PeftModel) -> None:
+    """From PEFT's logits, the row's key and the position in the response as its counter."""
+    prompts = [prompt for prompt in mixed_prompts(12) if prompt.adapter is not None]
+    sampling = Sampling(temperature=1.0, top_k=0, top_p=1.0)
+    for prompt, response in zip(prompts, generate(base, bank, prompts, sampling, 12, 4), strict=True):
+        peft_model.set_adapter(prompt.adapter)
+        with torch.no_grad():
+            logits = peft_model(input_ids=torch.tensor([prompt.ids + response.ids])).logits[0]
+        keys, counters = torch.full((12,), prompt.key), torch.arange(12)
+        drawn = choose(logits[len(prompt.ids) - 1 : -1], sampling, keys, counters)
+        assert response.ids == tuple(drawn.tolist())
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.7, 5, 0.9), Sampling(2.0, 0, 1.0)], ids=str)
+def test_log_probabilities_are_those_of_transformers_in_float64(
+    base: Base, bank: Bank, peft_model: PeftModel, sampling: Sampling
+) -> None:
+    """At temperature 1 with nothing cut off, however the tokens were drawn, the end of turn included."""
+    prompts = mixed_prompts(12)
+    stopping = replace(base, stops=frozenset(range(0, 320, 9)))
+    responses = generate(stopping, bank, prompts, sampling, 12, 5)
+    assert {response.stop for response in responses} == {"end-of-turn", "length"}
+    exact = deepcopy(peft_model).double()
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([prompt.ids + response.ids])
+        exact.set_adapter(prompt.adapter or "ada")
+        with torch.no_grad(), exact.disable_adapter() if prompt.adapter is None else nullcontext():
+            chances = exact(input_ids=ids).logits[0, len(prompt.ids) - 1 : -1].log_softmax(-1)
+        expected = chances.gather(1, torch.tensor(response.ids)[:, None]).sum().item()
+        assert response.logprob == pytest.approx(expected, abs=1e-5, rel=1e-6)
+
+
+def test_log_probabilities_are_those_of_a_pass_over_the_whole_sequence(base: Base, bank: Bank) -> None:
+    prompts = mixed_prompts(20)
+    responses = generate(base, bank, prompts, Sampling(0.7, 20, 0.9), 12, 6)
+    asked = [
+        Continuation(prompt.adapter, prompt.ids, response.ids)
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    for response, passed in zip(responses, log_probabilities(base, bank, asked, 300), strict=True):
+        assert response.logprob == pytest.approx(passed.double().sum().item(), abs=1e-5)
 
 
 def test_a_full_context_ends_a_row(base: Base, bank: Bank) -> None:

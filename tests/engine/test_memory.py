@@ -18,11 +18,13 @@ from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.cache import Cache
 from sparta_lite.engine.chat import ScoreTokens
-from sparta_lite.engine.decode import Prompt, _Cache, generate
+from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.likelihood import Continuation, likelihoods, log_probabilities
 from sparta_lite.engine.memory import is_out_of_memory, shrink_to_fit
 from sparta_lite.engine.model import Decoder, FusedDecoder
-from sparta_lite.engine.score import Continuation, expected_scores, likelihoods, log_probabilities
+from sparta_lite.engine.score import expected_scores
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import train
@@ -180,14 +182,14 @@ def test_finished_responses_are_not_made_again(
 def test_a_cache_that_cannot_be_allocated(base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = prompts(9)
     expected = generate(base, bank, asked, SAMPLING, 5, 8)
-    made = _Cache.__init__
+    made = Cache.__init__
 
-    def limited(self: _Cache, decoder: Decoder, places: int, capacity: int) -> None:
+    def limited(self: Cache, decoder: Decoder, places: int, capacity: int) -> None:
         if places > 3:
             torch.empty(10**15)
         made(self, decoder, places, capacity)
 
-    monkeypatch.setattr(_Cache, "__init__", limited)
+    monkeypatch.setattr(Cache, "__init__", limited)
     shrunk: Shrunk = []
     assert generate(base, bank, asked, SAMPLING, 5, 8, on_shrink=told(shrunk)) == expected
     assert shrunk == [("generation", 8, 4), ("generation", 4, 2)]

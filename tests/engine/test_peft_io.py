@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, Phi3Config, PhiConfig, PreTrained
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.peft_io import load_bank, new_adapter, read_adapter, write_adapter
-from sparta_lite.engine.score import Continuation, log_probabilities
 from sparta_lite.errors import SpartaError
 
 from .models import SIZES, save_model

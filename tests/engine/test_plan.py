@@ -258,7 +258,7 @@ def test_given_sizes_stand(qwen: Shape, memory: float, sizes: dict[str, Any]) ->
 
 def test_on_a_cpu_with_room_sizes_are_the_usual_ones(qwen: Shape) -> None:
     machine = Machine("cpu", "CPU", int(1e14), 1e11, 1e10)
-    assert plan(qwen, WORK, machine, {}).sizes == Sizes(64, 8192, 4, 10, False, 10)
+    assert plan(qwen, WORK, machine, {}).sizes == Sizes(64, 2048, 4, 10, False, 10)
 
 
 def test_a_bank_that_does_not_fit_waits_outside(qwen: Shape) -> None:

@@ -18,10 +18,11 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.model import SiteLora
 from sparta_lite.engine.peft_io import load_bank, read_adapter, write_adapter
 from sparta_lite.engine.residency import Window
-from sparta_lite.engine.score import Continuation, expected_scores, log_probabilities
+from sparta_lite.engine.score import expected_scores
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import train

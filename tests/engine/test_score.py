@@ -18,15 +18,10 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, Response, generate
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
+from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
-from sparta_lite.engine.score import (
-    Continuation,
-    Score,
-    expected_scores,
-    log_probabilities,
-    parse_score,
-    sampled_scores,
-)
+from sparta_lite.engine.score import Score, expected_scores, parse_score, sampled_scores
 from sparta_lite.kernels.sampling import Sampling
 
 NAMES = ["ada", "ben", "cyd", None]
@@ -173,6 +168,58 @@ def test_a_judge_that_hardly_ever_scores_has_no_vote(base: Base, bank: Bank) -> 
             assert each.failure is None
 
 
+def duels(count: int) -> tuple[list[Prompt], list[tuple[int, int]]]:
+    """Judge prompts of both responses of some duels, and where in them the responses stand."""
+    rng = random.Random(5)
+
+    def text(shortest: int, longest: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(256) for _ in range(rng.randint(shortest, longest)))
+
+    prompts, spans = [], []
+    for index in range(count):
+        question, request = text(20, 30), text(3, 3)
+        for response in (text(1, 9), text(1, 9)):
+            prompts.append(Prompt(NAMES[index % 4], question + response + request))
+            spans.append((len(question), len(question) + len(response)))
+    return prompts, spans
+
+
+def test_two_responses_behind_one_question_are_scored_as_if_alone(
+    base: Base, bank: Bank, exact: PeftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, spans = duels(8)
+    seen: list[Layout] = []
+    monkeypatch.setattr(
+        "sparta_lite.engine.passes.lay_out", lambda rows: seen.append(lay_out(rows)) or seen[-1]
+    )
+    found = expected_scores(base, bank, prompts, SPLIT, 0, 300, responses=spans)
+    assert sum(len(layout.ids) for layout in seen) == 8  # not sixteen rows
+    for prompt, (first, last), each in zip(prompts, spans, found, strict=True):
+        value, mass = brute_force(exact, prompt, SPLIT)
+        assert each.value == pytest.approx(value, abs=1e-5)
+        assert each.mass == pytest.approx(mass, rel=1e-4)
+        table = peft_logprobs(exact, prompt.adapter, prompt.ids)
+        expected = sum(float(table[place - 1, prompt.ids[place]]) for place in range(first, last))
+        assert each.logprob == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_probability_of_a_response_is_taken_where_it_is_wanted(base: Base, bank: Bank) -> None:
+    prompts, spans = duels(2)
+    wanted = [spans[0], None, None, spans[3]]
+    found = expected_scores(base, bank, prompts, SPLIT, 0, 300, responses=wanted)
+    assert [each.logprob is None for each in found] == [False, True, True, False]
+    plain = expected_scores(base, bank, prompts, SPLIT, 0, 300)
+    assert [each.value for each in found] == pytest.approx([each.value for each in plain], abs=1e-6)
+    assert all(each.logprob is None for each in plain)
+
+
+def test_a_probability_that_is_not_finite_is_none(base: Base, bank: Bank) -> None:
+    broken = with_head(base, base.decoder.head * torch.nan)
+    prompts, spans = duels(1)
+    for each in expected_scores(broken, bank, prompts, SPLIT, 0, 300, responses=spans):
+        assert each == Score(None, "not finite")
+
+
 def with_head(base: Base, head: Tensor) -> Base:
     decoder = copy.copy(base.decoder)
     decoder.head = head
@@ -268,7 +315,7 @@ def test_rounds_that_do_not_parse_are_left_out(
     ) -> list[Response]:
         asked.extend(prompts)
         rounds = {name: iter(each) for name, each in texts.items()}
-        return [Response((), next(rounds[prompt.adapter or ""]), "end-of-turn") for prompt in prompts]
+        return [Response((), next(rounds[prompt.adapter or ""]), "end-of-turn", 0.0) for prompt in prompts]
 
     monkeypatch.setattr(score, "generate", replies)
     prompts = [Prompt(name, (1, 2), key=index) for index, name in enumerate(texts)]

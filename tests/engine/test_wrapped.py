@@ -23,8 +23,8 @@ from transformers import (
 from sparta_lite.engine.attention import causal
 from sparta_lite.engine.base import load_base
 from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.peft_io import load_bank, read_adapter
-from sparta_lite.engine.score import Continuation, log_probabilities
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling

@@ -81,9 +81,9 @@ def test_it_equals_a_loop_over_rows(
 def test_full_and_sorted_rows_are_served_without_moving_them() -> None:
     routing = route([1, 1, 2, 2], EQUAL, CPU)
     assert routing is not None
-    assert (routing.first, routing.lines, routing.cells) == (1, 2, 2)
-    assert routing.gather is None
-    assert routing.scatter is None
+    assert (routing.grid.first, routing.grid.lines, routing.grid.cells) == (1, 2, 2)
+    assert routing.grid.gather is None
+    assert routing.grid.scatter is None
 
 
 def test_a_batch_on_the_bare_base_needs_no_routing() -> None:

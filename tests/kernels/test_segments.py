@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,3 +57,22 @@ def test_tiles_grow_with_the_rows_of_an_adapter() -> None:
     assert [sort_rows([0, 1] * half, [1.0, 1.0], CPU).block for half in (1, 16, 17, 40, 500)] == [
         16, 16, 32, 64, 64,
     ]  # fmt: skip
+
+
+def test_a_batch_takes_over_anothers_tables_in_its_own_tensors() -> None:
+    names = ("order", "bounds", "tiles", "scales")
+    ours = sort_rows([0, 0, None, 3], SCALES, CPU, 5)
+    theirs = sort_rows([2, 1, 3, 1], [2 * scale for scale in SCALES], CPU, 5)
+    addresses = [getattr(ours, name).data_ptr() for name in names]
+    ours.overwrite(theirs)
+    for name, address in zip(names, addresses, strict=True):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+        assert getattr(ours, name).data_ptr() == address
+        assert address % 16 == 0
+
+
+@pytest.mark.parametrize(("slots", "scales"), [([0, 1, 2], SCALES), ([0, 1, 2, 2], SCALES[:3])])
+def test_tables_of_another_size_are_not_taken_over(slots: list[int | None], scales: list[float]) -> None:
+    ours = sort_rows([0, 0, None, 3], SCALES, CPU)
+    with pytest.raises(ValueError, match=r"segments of \d rows"):
+        ours.overwrite(sort_rows(slots, scales, CPU))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton")
 
-from sparta_lite.kernels import reference  # noqa: E402
+from sparta_lite.kernels import reference, triton_lora  # noqa: E402
 from sparta_lite.kernels.segments import sort_rows  # noqa: E402
 from sparta_lite.kernels.triton_lora import grouped_lora  # noqa: E402
 
@@ -141,7 +141,7 @@ def test_every_dtype(dtype: torch.dtype, adapters: torch.dtype, device: torch.de
     problem.check(found)
 
 
-@pytest.mark.parametrize("rank", [1, 4, 8, 16, 64, 128])
+@pytest.mark.parametrize("rank", [1, 4, 8, 16, 32, 64, 128])
 def test_every_rank(rank: int, device: torch.device) -> None:
     problem = Problem([1, 3, 1], device, rank=rank)
     problem.check(problem.forward())
@@ -159,8 +159,19 @@ def test_odd_sizes_and_several_projections(width: int, widths: tuple[int, ...], 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_wide_input_is_shrunk_in_several_parts(dtype: torch.dtype, device: torch.device) -> None:
-    problem = Problem([2, None, 0, 2], device, width=800, widths=(9, 5), dtype=dtype)
+    problem = Problem([2, None, 0, 2], device, width=1100, widths=(9, 5), dtype=dtype)
+    assert triton_lora._splits(1100, problem.segments) == 2
     problem.check(problem.forward())
+
+
+@pytest.mark.parametrize(
+    ("width", "tiles", "parts"), [(500, 5, 1), (3584, 19, 4), (18944, 19, 8), (4096, 523, 1)]
+)
+def test_parts_are_powers_of_two_and_few_where_tiles_are_many(width: int, tiles: int, parts: int) -> None:
+    count = tiles - 1
+    segments = sort_rows([0], [1.0] * count, torch.device("cpu"))
+    assert len(segments.tiles) == tiles
+    assert triton_lora._splits(width, segments) == parts
 
 
 def test_nothing_beyond_the_operands_is_read_or_written(device: torch.device) -> None:
@@ -209,8 +220,9 @@ def test_rows_without_adapter_stay_exact_beside_huge_ones(device: torch.device) 
 
 
 def test_equal_inputs_give_equal_bits(device: torch.device) -> None:
-    problem = Problem([3, *[0] * 18, 1], device, width=520)  # two tiles, two parts
-    for run in (problem.forward, problem.gradients):
+    slots = [3, *[0] * 18, 1]  # two tiles
+    wide = Problem(slots, device, width=1040)  # two parts
+    for run in (wide.forward, Problem(slots, device, width=70).gradients):
         first = run()
         for _ in range(2 if device.type == "cpu" else 50):
             assert all(map(torch.equal, run(), first))

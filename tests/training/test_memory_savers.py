@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.decode import Prompt, generate
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.peft_io import load_bank, read_adapter
-from sparta_lite.engine.score import Continuation, log_probabilities
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import backward, train

@@ -62,7 +62,8 @@ def test_every_completion_token_is_predicted_once_by_the_state_before_it(
     rows: list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]],
 ) -> None:
     packed = pack(rows, pad=0)
-    length = packed.ids.shape[1]
+    length = packed.layout.ids.shape[1]
+    assert packed.layout.mask is not None
     targets = [*packed.targets.tolist(), 0]
     states = packed.sources.tolist()
     for row, (prompt, completions) in enumerate(rows):
@@ -72,17 +73,18 @@ def test_every_completion_token_is_predicted_once_by_the_state_before_it(
             assert set(cells[len(completion) :]) <= {len(packed.targets)}
             for index in range(len(completion)):
                 state = states[cells[index]] - row * length
-                visible = packed.mask[row, 0, state].nonzero()[:, 0].tolist()
+                visible = packed.layout.mask[row, 0, state].nonzero()[:, 0].tolist()
                 context = prompt + completion[:index]
-                assert tuple(packed.ids[row, visible].tolist()) == context
-                assert packed.positions[row, visible].tolist() == list(range(len(context)))
+                assert tuple(packed.layout.ids[row, visible].tolist()) == context
+                assert packed.layout.positions[row, visible].tolist() == list(range(len(context)))
 
 
 @given(rows)
 def test_every_query_sees_something_and_nothing_later(
     rows: list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]],
 ) -> None:
-    mask = pack(rows, pad=0).mask
+    mask = pack(rows, pad=0).layout.mask
+    assert mask is not None
     assert mask.any(-1).all()
     assert not mask.triu(1).any()
 

@@ -1,0 +1,76 @@
+"""Triton's kernels tried once on the device at hand: a run learns at its start whether it can use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sparta_lite.kernels import logprob, lora, reference
+
+# Blocks of the kernels grow up to these sizes and no further; the input is wide enough to be cut in parts.
+_ROWS, _RANK, _WIDTH, _VOCABULARY = 130, 128, 1024, 300
+_CACHED = 300  # positions: more than one program of the attention reads
+
+
+def require_sound(device: torch.device, dtype: torch.dtype) -> None:
+    """Run every kernel, forward and backward, in its largest blocks, and compare with plain torch.
+
+    Args:
+        device: where the kernels are wanted.
+        dtype: of the base; the adapters are float32.
+
+    Raises:
+        RuntimeError: results or gradients are not those of torch. Compiler and driver raise others.
+    """
+    from sparta_lite.kernels.triton_attention import newest_attention as attention
+
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(kind: torch.dtype, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).div_(math.sqrt(shape[-1])).to(device, kind)
+
+    slots = [None, *[row % 2 for row in range(_ROWS - 1)]]
+    routing = lora.Routing(tuple(slots), (0.5, 2.0), device)
+    x, a = normal(dtype, _ROWS, 1, _WIDTH), normal(torch.float32, 2, 2 * _RANK, _WIDTH)
+    outputs = [normal(dtype, _ROWS, 1, width) for width in (150, 40)]
+    b = [normal(torch.float32, 2, each.shape[2], _RANK) for each in outputs]
+    hidden, head = normal(dtype, _ROWS, _WIDTH), 30 * normal(dtype, _VOCABULARY, _WIDTH)
+    targets = torch.arange(_ROWS, device=device)
+
+    def decoding(add: Callable[..., list[Tensor]]) -> list[Tensor]:
+        return add([each.clone() for each in outputs], x, a, b, routing)
+
+    def training(add: Callable[..., list[Tensor]]) -> list[Tensor]:
+        leaves = [each.clone().requires_grad_() for each in (x, a, *b)]
+        results = add(outputs, leaves[0], leaves[1], leaves[2:], routing)
+        return [*results, *torch.autograd.grad(results, leaves, outputs)]
+
+    def scoring(logprobs: Callable[..., Tensor]) -> list[Tensor]:
+        leaf = hidden.clone().requires_grad_()
+        values = logprobs(leaf, head, targets, 256, None)
+        return [values, *torch.autograd.grad(values.sum(), leaf)]
+
+    q, keys, values = (normal(dtype, 3, heads, _CACHED, 128) for heads in (8, 2, 2))
+    counts = [1, 70, _CACHED]
+
+    with torch.no_grad():
+        found = attention(q[:, :, 0], keys, values, torch.tensor(counts, dtype=torch.int32, device=device))
+        expected = reference.newest_attention(q[:, :, 0], keys, values, counts)
+        _compare("attention of a step", [found], [expected], dtype)
+        _compare("grouped LoRA", decoding(lora.by_triton), decoding(lora.by_torch), dtype)
+    with torch.enable_grad():
+        _compare("grouped LoRA in training", training(lora.by_triton), training(lora.by_torch), dtype)
+        ours, theirs = scoring(logprob.by_triton), scoring(logprob.by_torch)
+        _compare("token log-probabilities", ours, theirs, dtype)
+
+
+def _compare(what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.dtype) -> None:
+    most = 1e-4 if dtype == torch.float32 else 3e-2
+    for each, other in zip(ours, theirs, strict=True):
+        expected = other.detach().float()
+        apart = float((each.detach().float() - expected).norm() / expected.norm())
+        if not apart <= most:
+            raise RuntimeError(f"{what} differs from torch's by {apart:.1e}")

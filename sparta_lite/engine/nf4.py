@@ -1,0 +1,230 @@
+"""Linear layers in 4 bits: bitsandbytes' modules, and our product where it is measured to be faster.
+
+Up to a few dozen tokens bitsandbytes multiplies with the packed matrix, above that it unpacks the matrix and
+gives it to cuBLAS; where one begins to win depends on card and shape. Between the two lies a range of
+tokens for a third kernel. Whether, and from where to where, is timed once per shape when a base is loaded:
+before anything is captured in a CUDA graph, and for the whole process, so that equal batches give
+equal bits. A resumed run takes the ranges that its beginning has recorded.
+
+Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparta_lite.engine.memory import is_out_of_memory
+from sparta_lite.kernels import choice
+from sparta_lite.kernels.nf4 import BLOCK, SCALES_BLOCK, EightBitScales, Nf4
+
+COUNTS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Numbers of tokens that are timed."""
+_GAIN = 1.05  # less than that is noise
+_LAUNCHES = 7
+_CACHE = 1 << 28  # bytes, more than any card's second cache holds: a layer's matrix is never still in there
+_OURS = re.compile(r"(\d+) to (\d+) tokens of ([^(;]+) \(at (\d+): ([\d.]+) us, bitsandbytes ([\d.]+) us\)")
+_THEIRS = re.compile(r"none of ([^;]+)")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers of tokens for which our product is the faster one."""
+
+    least: int
+    most: int
+    at: int
+    """Where it gains most."""
+    ours: float
+    """Microseconds there."""
+    theirs: float
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """A linear layer in NF4 for which our product has a range."""
+
+    module: Any
+    """bitsandbytes' Linear4bit."""
+    weight: Nf4
+    """The module's own tensors."""
+    dtype: torch.dtype
+    """What the module computes in."""
+    range: Range
+
+    def __call__(self, x: Tensor) -> Tensor:
+        tokens = x.numel() // x.shape[-1]
+        served = self.range.least <= tokens <= self.range.most and x.dtype == self.dtype
+        if not served or torch.is_grad_enabled():
+            output: Tensor = self.module(x)
+            return output
+        return _multiply(x.reshape(tokens, -1), self.weight, self.module.bias).view(*x.shape[:-1], -1)
+
+
+_ranges: dict[str, Range | None] = {}
+"""What serves each kind of layer that was met; None: bitsandbytes alone."""
+_recalled: dict[str, Range | None] = {}
+"""The same as a run has recorded it."""
+_failure: str | None = None
+"""Why our product is not used in this process."""
+
+
+def linear(module: Any) -> FourBit | Any:
+    """What the engine calls in place of a module in 4 bits: the same with our product in its range.
+
+    A kind of layer is tried and timed where it is first met. A module that our kernel cannot serve, or one
+    that is not on a card that Triton's kernels run on, is given back as it is.
+    """
+    weight = read(module)
+    dtype = getattr(module, "compute_dtype", None)
+    if weight is None or dtype is None or _failure is not None or not serves(weight.packed.device, dtype):
+        return module
+    kind = f"{weight.outputs} x {weight.width} {str(dtype).removeprefix('torch.')}"
+    kind += "" if module.bias is None else " with bias"
+    if kind not in _ranges:
+        try:
+            inputs = _try(module, weight, dtype)
+            _ranges[kind] = _recalled[kind] if kind in _recalled else _measure(module, weight, inputs)
+        except Exception as error:  # compiler, linker and driver raise anything
+            if is_out_of_memory(error):
+                raise
+            _give_up(error)
+            return module
+    found = _ranges[kind]
+    return module if found is None else FourBit(module, weight, dtype, found)
+
+
+def choices() -> dict[str, str]:
+    """What was measured, as an entry ``nf4`` of a run's choices; empty where there is nothing in 4 bits."""
+    if _failure is not None:
+        return {"nf4": f"bitsandbytes alone ({_failure})"}
+    lines = []
+    for kind, found in _ranges.items():
+        if found is None:
+            lines.append(f"none of {kind}")
+        else:
+            times = f"at {found.at}: {found.ours:.1f} us, bitsandbytes {found.theirs:.1f} us"
+            lines.append(f"{found.least} to {found.most} tokens of {kind} ({times})")
+    return {"nf4": f"our product for {'; '.join(lines)}"} if lines else {}
+
+
+def recall(text: str) -> None:
+    """Take over what ``choices`` said when a run began, in place of measuring."""
+    recorded: dict[str, Range | None] = dict.fromkeys(_THEIRS.findall(text))
+    for least, most, kind, at, ours, theirs in _OURS.findall(text):
+        recorded[kind] = Range(int(least), int(most), int(at), float(ours), float(theirs))
+    for kind, each in recorded.items():
+        _recalled[kind] = each
+        _ranges.pop(kind, None)
+
+
+def read(module: Any) -> Nf4 | None:
+    """A module's matrix, in the module's own memory; None: it is none that our kernel can read."""
+    packed = getattr(module, "weight", None)
+    state = getattr(packed, "quant_state", None)
+    if packed is None or state is None or state.quant_type != "nf4" or state.blocksize != BLOCK:
+        return None
+    outputs, width = state.shape
+    if width % BLOCK or (outputs, width) != (module.out_features, module.in_features):
+        return None
+    scales = None
+    if state.nested:
+        if state.state2.blocksize != SCALES_BLOCK:
+            return None
+        scales = EightBitScales(state.state2.code, state.state2.absmax, state.offset)
+    return Nf4(packed.data.view(-1).view(torch.uint8), state.code, state.absmax, scales, width)
+
+
+def serves(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether our product can run there."""
+    return choice.choose_kernels(device, dtype)[0] == "triton"
+
+
+def crossover(times: Sequence[tuple[float, float]]) -> Range | None:
+    """The range of tokens that our product serves: the longest run of ``COUNTS`` that it clearly wins.
+
+    It begins behind the count before. A tile of ours takes as long half empty as full.
+
+    Args:
+        times: microseconds of ours and of bitsandbytes for each of ``COUNTS``.
+    """
+    won = [ours * _GAIN <= theirs for ours, theirs in times]
+    start, end = 0, 0
+    for first in range(len(won)):
+        last = next((place for place in range(first, len(won)) if not won[place]), len(won))
+        if last - first > end - start:
+            start, end = first, last
+    if start == end:
+        return None
+    best = max(range(start, end), key=lambda place: times[place][1] / times[place][0])
+    least = COUNTS[start - 1] + 1 if start else COUNTS[0]
+    return Range(least, COUNTS[end - 1], COUNTS[best], *times[best])
+
+
+def time_both(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> tuple[float, float]:
+    """Microseconds of each on the card, medians of alternated launches that find its caches cold."""
+    scratch = torch.empty(_CACHE, dtype=torch.uint8, device="cuda")
+    marks: tuple[list[Any], list[Any]] = ([], [])
+    for launch in range(1 + _LAUNCHES):
+        for run, pairs in zip((ours, theirs), marks, strict=True):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            scratch.zero_()
+            begin.record()
+            run()
+            end.record()
+            if launch:  # the first one compiles, or finds its algorithm
+                pairs.append((begin, end))
+    torch.cuda.synchronize()
+    taken = [[begin.elapsed_time(end) for begin, end in pairs] for pairs in marks]
+    return 1e3 * statistics.median(taken[0]), 1e3 * statistics.median(taken[1])
+
+
+@torch.no_grad()
+def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Compile our product for each of ``COUNTS`` and compare it with the module.
+
+    Returns:
+        What it was tried on, each [count, in].
+
+    Raises:
+        RuntimeError: the results differ. Compiler and driver raise others.
+    """
+    device = weight.packed.device
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.randn(COUNTS[-1], weight.width, generator=generator, device=device).to(dtype)
+    inputs = [x[:count] for count in COUNTS]
+    for each in inputs:
+        found, expected = _multiply(each, weight, module.bias).float(), module(each).float()
+        apart = float((found - expected).norm() / expected.norm())
+        if not apart <= (1e-4 if dtype == torch.float32 else 1e-2):
+            raise RuntimeError(f"results differ from bitsandbytes' by {apart:.1e}")
+    return inputs
+
+
+@torch.no_grad()
+def _measure(module: Any, weight: Nf4, inputs: Sequence[Tensor]) -> Range | None:
+    return crossover(
+        [time_both(partial(_multiply, x, weight, module.bias), partial(module, x)) for x in inputs]
+    )
+
+
+def _multiply(x: Tensor, weight: Nf4, bias: Tensor | None) -> Tensor:
+    from sparta_lite.kernels.triton_nf4 import nf4_linear
+
+    return nf4_linear(x, weight, bias)
+
+
+def _give_up(error: Exception) -> None:
+    global _failure
+    said = str(error).strip().splitlines()
+    about = f"{type(error).__name__}: {said[-1]}" if said else type(error).__name__
+    _failure = f"our product failed, {about[:200]}"
+    warnings.warn(f"4-bit layers: {_failure}; bitsandbytes' modules serve all of them", stacklevel=2)

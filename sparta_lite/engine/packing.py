@@ -1,0 +1,149 @@
+"""Sequences that begin alike in one row, so that their common beginning is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sparta_lite.engine.attention import additive, causal, masked
+from sparta_lite.engine.model import Attend, Decoder
+from sparta_lite.engine.shape import pair_cost, sharing_pays
+
+Tokens = tuple[int, ...]
+
+_PADDING = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """Some sequences: what they share at their beginning once, then the tail of each."""
+
+    shared: Tokens
+    tails: tuple[Tokens, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.shared) + sum(map(len, self.tails))
+
+    def place(self, tail: int, index: int) -> int:
+        """Where token ``index`` of the sequence ``shared + tails[tail]`` stands in the row."""
+        if index < len(self.shared):
+            return index
+        return index + sum(map(len, self.tails[:tail]))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows side by side, padded on the right to the longest.
+
+    A tail sees the shared beginning and itself, not its neighbours, and its rotary positions continue
+    from the beginning: every hidden state is the one of its sequence alone.
+    """
+
+    ids: Tensor
+    """int64 [rows, length]"""
+    positions: Tensor
+    """int64 [rows, length]"""
+    mask: Tensor | None
+    """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None where no
+    row has several tails, and causal order says it all. Padding sees itself: no softmax is empty."""
+
+    def attend(self, copies: int = 1) -> Attend:
+        """Attention over the rows, ``copies`` times one after another."""
+        if self.mask is None:
+            return causal
+        mask = self.mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
+        numbers: dict[torch.dtype, Tensor] = {}  # what the queries come in shows in the first layer
+
+        def attention(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if q.dtype not in numbers:
+                numbers[q.dtype] = additive(mask, q.dtype)
+            return masked(q, k, v, numbers[q.dtype])
+
+        return attention
+
+    def to(self, device: torch.device) -> Layout:
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, ids=self.ids.to(device), positions=self.positions.to(device), mask=mask)
+
+
+def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
+    """Rows as tensors on the CPU.
+
+    Args:
+        rows: at least one, none of them empty.
+        pad: the token that rows are filled with; it changes no result.
+    """
+    length = max(row.length for row in rows)
+    ids, positions, parts = [], [], []
+    for row in rows:
+        lengths = [len(row.shared), *map(len, row.tails)]
+        spare = length - sum(lengths)
+        places = [*range(lengths[0])]
+        for tail in lengths[1:]:
+            places += range(lengths[0], lengths[0] + tail)
+        ids.append([*row.shared, *(token for tail in row.tails for token in tail), *[pad] * spare])
+        positions.append(places + [0] * spare)
+        parts.append([part for part, tail in enumerate(lengths) for _ in range(tail)] + [_PADDING] * spare)
+    mask = _mask(torch.tensor(parts)) if any(len(row.tails) > 1 for row in rows) else None
+    return Layout(torch.tensor(ids), torch.tensor(positions), mask)
+
+
+def _mask(parts: Tensor) -> Tensor:
+    """
+    Args:
+        parts: int64 [rows, length]: 0 in the shared beginning, n in the n-th tail.
+
+    Returns:
+        bool [rows, 1, length, length].
+    """
+    own = parts[:, :, None] == parts[:, None]  # [rows, length, length]
+    earlier = torch.ones(own.shape[1:], dtype=torch.bool).tril()
+    return ((own | (parts == 0)[:, None]) & earlier)[:, None]
+
+
+def share(
+    decoder: Decoder, sequences: Sequence[tuple[str | None, Tokens]], most: int
+) -> list[tuple[list[int], Row]]:
+    """Put sequences of one adapter that begin alike into rows, two in each at most, where that is faster.
+
+    Args:
+        decoder: what will read them.
+        sequences: adapter and tokens, no two of them equal.
+        most: tokens that a row of two may have.
+
+    Returns:
+        Rows with the indices in ``sequences`` of what their tails end.
+    """
+    linear = sum(site.inputs * sum(site.widths) for site in decoder.layers[0].sites.values())
+    cost = pair_cost(decoder.head.shape[1], linear)
+    order = sorted(range(len(sequences)), key=lambda index: (sequences[index][0] or "", sequences[index][1]))
+    # [index]: tokens shared with the next one in this order, in which all that begins alike is together.
+    common = [_common(sequences[one], sequences[other]) for one, other in pairwise(order)]
+    common += [0, 0]
+    rows, at = [], 0
+    while at < len(order):
+        members, shared = order[at : at + 2], common[at]
+        lengths = [len(sequences[index][1]) for index in members]
+        paired = shared >= common[at + 1] and sum(lengths) - shared <= most
+        if not (paired and sharing_pays(shared, lengths, cost)):
+            members, shared = members[:1], 0
+        tails = tuple(sequences[index][1][shared:] for index in members)
+        rows.append((members, Row(sequences[members[0]][1][:shared], tails)))
+        at += len(members)
+    return rows
+
+
+def _common(one: tuple[str | None, Tokens], other: tuple[str | None, Tokens]) -> int:
+    """How many tokens two different sequences of one adapter begin with alike; a tail is left to both."""
+    if one[0] != other[0]:
+        return 0
+    both = zip(one[1], other[1], strict=False)
+    return next(
+        (index for index, (left, right) in enumerate(both) if left != right),
+        min(len(one[1]), len(other[1])) - 1,
+    )

@@ -1,0 +1,103 @@
+"""DPO through Triton's kernels, interpreted: the gradients of the torch path, and PEFT's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from sparta_lite.engine.attention import causal
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base
+from sparta_lite.kernels import choice
+from sparta_lite.training.dpo import DpoSettings, backward
+from sparta_lite.training.optim import trainable
+from sparta_lite.training.packing import TokenizedPair
+
+triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(
+    not triton.knobs.runtime.interpret, reason="kernels on a CPU need TRITON_INTERPRET=1"
+)
+
+PAIRS = [  # as short as can be: interpreted kernels take seconds for what a card does in no time
+    TokenizedPair((5, 60, 7), (8, 90, 3), (100, 3)),
+    TokenizedPair((110, 12), (13, 3), (140, 15, 3)),
+]
+
+
+@pytest.fixture
+def triton_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(choice, "use_triton", lambda x: True)
+    monkeypatch.setattr(choice, "_give_up", refuse)
+
+
+def gradients(base: Base, bank: Bank, settings: DpoSettings) -> tuple[Tensor, dict[str, Tensor]]:
+    leaves = trainable(bank)
+    reference = torch.linspace(-60, -20, 3 * len(PAIRS) * 2).view(3, len(PAIRS), 2)
+    measured = backward(base.decoder, leaves, PAIRS, reference, settings, pad=0)
+    return measured, {name: tensor.grad for name, tensor in leaves.tensors() if tensor.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        (DpoSettings(micro_batch=2, checkpointing=True), 1e-4),
+        # Both paths round to bf16 at different places: a few times 2**-8 of the largest number.
+        (DpoSettings(micro_batch=2, dtype="bf16"), 5e-2),
+    ],
+    ids=["checkpointed", "bf16"],
+)
+def test_gradients_equal_those_of_torch(
+    base: Base,
+    bank: Bank,
+    settings: DpoSettings,
+    tolerance: float,
+    request: pytest.FixtureRequest,
+) -> None:
+    expected = gradients(base, bank, settings)
+    request.getfixturevalue("triton_here")
+    found = gradients(base, bank, settings)
+    torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=tolerance)
+    assert found[1].keys() == expected[1].keys() == dict(bank.tensors()).keys()
+    for name, gradient in expected[1].items():
+        for ours, theirs in zip(found[1][name], gradient, strict=True):  # adapter by adapter
+            assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_gradients_of_a_mixed_batch_equal_peft(
+    base: Base, bank: Bank, peft_model: PeftModel, triton_here: None
+) -> None:
+    """Rows of three adapters and one without, in one batch; PEFT takes them one after another."""
+    names = ["cyd", None, "ada", "ben"]
+    ids = torch.arange(5, 5 + 4 * 6).view(4, 6)
+    leaves = trainable(bank)
+    states = base.decoder.hidden(ids, torch.arange(6).expand(4, -1), causal, leaves.lora(names))
+    base.decoder.logprobs(states[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).sum().backward()
+    try:
+        for row, name in enumerate(names):
+            if name is None:
+                continue
+            peft_model.set_adapter(name)
+            logits = peft_model(ids[row : row + 1]).logits[0, :-1]
+            logits.log_softmax(-1).gather(1, ids[row, 1:, None]).sum().backward()
+            theirs = dict(peft_model.named_parameters())
+            slot = leaves.slot(name)
+            for layer, sites in enumerate(leaves.layers):
+                for site, lora in sites.items():
+                    assert lora.a.grad is not None
+                    shrinks = lora.a.grad[slot].chunk(len(lora.b))
+                    for module, a, b in zip(leaves.names[layer][site], shrinks, lora.b, strict=True):
+                        key = f"base_model.model.model.layers.{layer}.{module}.lora_"
+                        if f"{key}A.{name}.weight" not in theirs:
+                            continue
+                        for ours, half in ((a, "A"), (b.grad[slot], "B")):
+                            expected = theirs[f"{key}{half}.{name}.weight"].grad
+                            assert expected is not None
+                            cut = ours[tuple(slice(size) for size in expected.shape)]
+                            torch.testing.assert_close(cut, expected, rtol=1e-3, atol=1e-4)
+    finally:
+        peft_model.zero_grad()
