@@ -145,6 +145,8 @@ def make_base(path: Path, shape: str) -> None:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(Qwen2Config(**SHAPES[shape], **ends), dtype=torch.bfloat16)
     model.save_pretrained(path, max_shard_size="4GB")
+    del model
+    torch.cuda.empty_cache()  # the card is for whoever loads it
 
 
 def make_questions(path: Path, count: int) -> None:
@@ -261,9 +263,12 @@ def main() -> int:
     parser.add_argument("--duels", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--trainers", default="unsloth,tribe" if cuda else "tribe")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--quick", action="store_true", help="few duels of the small shape: a smoke test")
+    parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--child", nargs=2, metavar=("TRAINER", "DIRECTORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shape, arguments.duels, arguments.new_tokens = "small", 10, 8
     if arguments.child:
         trainer, directory = arguments.child
         try:

@@ -34,8 +34,8 @@ class Task:
     new_tokens: int
     texts: tuple[dict[str, str], ...]
     """Preference pairs, in the order that they are learned from."""
-    batch: int
-    learning_rate: float
+    dpo: dict[str, Any]
+    """``DpoSettings``"""
     pad: int
     repeats: int
 
@@ -44,7 +44,8 @@ def run(peer: str, task: Task) -> dict[str, Any]:
     """One of ``PEERS`` in a process of its own.
 
     Returns:
-        ``seconds``, and ``rows`` of tokens where it generates; or ``missing``, why it did not run.
+        ``seconds``, and ``rows`` of tokens or, where it learns, how far every adapter ``moved``; or
+        ``missing``, why it did not run.
     """
     file = Path(task.base) / "task.json"
     write_json(file, asdict(task))
@@ -116,31 +117,24 @@ def unsloth_generate(task: dict[str, Any]) -> dict[str, Any]:
 
 def unsloth_dpo(task: dict[str, Any]) -> dict[str, Any]:
     """TRL's trainer on Unsloth's model, one adapter after another."""
-    seconds = 0.0
+    seconds, moved = 0.0, []
     for number, name in enumerate((task["adapters"][0], *task["adapters"])):
         fast, model = _unsloth(task, name)
         import torch
         from datasets import Dataset  # type: ignore[import-untyped]
+        from side_by_side import trl_config
         from transformers import AutoTokenizer
-        from trl import DPOConfig, DPOTrainer
+        from trl import DPOTrainer
+
+        from sparta_lite.training.phase import DpoSettings
 
         fast.for_training(model)
-        config = DPOConfig(
-            f"{task['base']}/unsloth",
-            learning_rate=task["learning_rate"],
-            lr_scheduler_type="cosine",
-            num_train_epochs=1,
-            per_device_train_batch_size=task["batch"],
-            train_sampling_strategy="sequential",
-            bf16=True,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
+        settings, scratch = DpoSettings(**task["dpo"]), Path(task["base"]) / "unsloth"
+        learned = [each for each in model.parameters() if each.requires_grad]
+        begun = [each.detach().clone() for each in learned]
         trainer = DPOTrainer(
             model,
-            args=config,
+            args=trl_config(scratch, settings, cpu=False, bf16=True),
             train_dataset=Dataset.from_list(task["texts"]),
             processing_class=AutoTokenizer.from_pretrained(task["base"]),
         )
@@ -148,8 +142,11 @@ def unsloth_dpo(task: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         trainer.train()
         torch.cuda.synchronize()
-        seconds += time.perf_counter() - start if number else 0.0  # the first one compiles
-    return {"seconds": seconds}
+        if number:  # the first one compiles
+            seconds += time.perf_counter() - start
+            squares = [(each - old).float().square().sum() for each, old in zip(learned, begun, strict=True)]
+            moved.append(float(torch.stack(squares).sum().sqrt()))
+    return {"seconds": seconds, "moved": moved}
 
 
 def _unsloth(task: dict[str, Any], adapter: str) -> tuple[Any, Any]:

@@ -2,15 +2,18 @@
 
     python benchmarks/cpu_dtype.py
 
-bf16 would be taken if it were faster and gave the same greedy answers.
+bf16 would be taken if it were faster and gave the same greedy answers. Both sides judge what fp32 answers.
+Figures are CPU seconds of this process, medians of runs in turns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
-import transformers
 from rich.console import Console
-from side_by_side import medians, print_table
+from side_by_side import circumstances, command_line, medians, one_thread, print_circumstances, print_table
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.engine.base import load_base
@@ -18,16 +21,20 @@ from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.score import expected_scores
+from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.pocket import adapter_paths, base_path, items
 
-QUESTIONS, NEW_TOKENS, REPEATS = 100, 24, 3
+NEW_TOKENS = 24
 GREEDY = Sampling(temperature=0)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    transformers.logging.disable_progress_bar()
+    parser = command_line(__doc__)
+    parser.add_argument("--quick", action="store_true", help="one repeat of 10 questions: a smoke test")
+    arguments = parser.parse_args()
+    count, repeats = (10, 1) if arguments.quick else (100, 3)
+    one_thread()
     settings = load_config(None, [])
     tribes = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -37,7 +44,7 @@ def main() -> None:
     base, bank = tribes["float32"]
     chat = Chat(base.tokenizer, None, settings.judge.layout, settings.judge.wording)
     names = [adapter.name for adapter in bank.adapters]
-    questions = [item.question for item in items("held-out", QUESTIONS)]
+    questions = [item.question for item in items("held-out", count)]
     prompts = [Prompt(name, chat.question(each, 200).ids) for name in names for each in questions]
 
     def answers(dtype: str) -> list[tuple[int, ...]]:
@@ -56,13 +63,19 @@ def main() -> None:
 
     same = sum(one == other for one, other in zip(exact, answers("bfloat16"), strict=True))
     apart = max(abs(one - other) for one, other in zip(scores("float32"), scores("bfloat16"), strict=True))
-    console = Console()
-    for title, work, note in (
-        ("generation", answers, f"{same} of {len(exact)} greedy answers are the same"),
-        ("judging", scores, f"scores up to {apart:.2f} apart"),
-    ):
-        sides = {dtype: lambda dtype=dtype, work=work: work(dtype) for dtype in tribes}
-        print_table(console, title, medians(sides, REPEATS), note)
+    console, seconds = Console(), {}
+    works: dict[str, tuple[Callable[[str], object], str]] = {
+        "generation": (answers, f"{same} of {len(exact)} greedy answers are the same"),
+        "judging": (scores, f"scores up to {apart:.2f} apart"),
+    }
+    for title, (work, note) in works.items():
+        seconds[title] = medians({dtype: partial(work, dtype) for dtype in tribes}, repeats)
+        print_table(console, title, seconds[title], note)
+    facts = circumstances()
+    print_circumstances(console, facts)
+    if arguments.json:
+        report = {"cpu_seconds": seconds, "answers": len(exact), "same_answers": same, "scores_apart": apart}
+        write_json(arguments.json, report | facts)
 
 
 if __name__ == "__main__":

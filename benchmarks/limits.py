@@ -1,15 +1,15 @@
 """Decoding, judging and learning against the floors of the machine that they run on.
 
     python benchmarks/limits.py --json limits.json                     # CPU, one thread: a minute
-    python benchmarks/limits.py --device cuda --json limits-cuda.json  # 7B's shape in NF4, r 16
+    python benchmarks/limits.py --device cuda --json limits-cuda.json  # 7B's shape in NF4, r 16: 80 GB
 
 Two floors stand under every phase: its operations over the rate of the machine's best matrix product, and
 the bytes that have to move over the rate at which the machine copies. Both rates are measured, the first in
 what the base computes in. Counted is what the work needs: no padding, of attention the pairs of positions
-that see each other. Before anything is timed the same arithmetic, with the whole squares that attention
-is computed in, has to give the number of operations that torch counts on the small tribe. A decode step is
-the difference of a long and a short run of ``generate``, over the steps between them. Speed without LoRA is
-that of the same work on the bare base.
+that see each other, of the last layer the states that are read. Before anything is timed the same arithmetic
+over what is computed has to give the number of operations that torch counts on the small tribe. A decode
+step is the difference of a long and a short run of ``generate``, over the steps between them. Speed without
+LoRA is that of the same work on the bare base.
 
 On a CPU seconds are those of this process; on a GPU they are the clock's, between synchronisations, and the
 rank-16 tribe of random adapters stands on random weights of Qwen2.5-7B's shape. **Not yet run on a GPU.**
@@ -17,8 +17,6 @@ rank-16 tribe of random adapters stands on random weights of Qwen2.5-7B's shape.
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import tempfile
 import time
@@ -27,12 +25,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import transformers
 from card import make_base
 from counting import Model, Work, counted, model_of, moved, operations
 from rich.console import Console
 from rich.table import Table
-from side_by_side import Seconds, cpu_model, gpu_clock, medians, require
+from side_by_side import (
+    Seconds,
+    circumstances,
+    command_line,
+    gpu_clock,
+    medians,
+    one_thread,
+    print_circumstances,
+    require,
+    require_cuda,
+)
 from tiny_tribe import LINEAR, NAMES, PAD, make_tribe
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
@@ -136,12 +143,13 @@ def learn(setup: Setup, bank: Bank) -> None:
     backward(setup.base.decoder, bank, pairs, reference, settings, PAD)
 
 
-def works(setup: Setup, squares: bool = False) -> dict[str, Work]:
+def works(setup: Setup, computed: bool = False) -> dict[str, Work]:
     """What every phase needs; ``decode`` is one step, of mean length.
 
     Args:
         setup: the tribe and the sizes.
-        squares: count attention as it is computed where a mask or the order hides half of it.
+        computed: count what is computed beyond that: attention in whole squares where a mask or the order
+            hides half of them, and in training the last layer of tokens whose states nobody reads.
     """
     sizes, adapters = setup.sizes, len(setup.bank.adapters)
     reach = sizes.prompt + (sizes.steps + 1) / 2  # the mean length of what a step's query sees
@@ -155,15 +163,15 @@ def works(setup: Setup, squares: bool = False) -> dict[str, Work]:
             tokens=sizes.duels * judged,
             kept=sizes.duels * 4,
             heads=sizes.duels * 4,
-            pairs=sizes.duels * (judged**2 if squares else halves),
+            pairs=sizes.duels * (judged**2 if computed else halves),
             cached=0,
             adapters=1,
         ),
         "learn": Work(
             tokens=adapters * sizes.batch * learned,
-            kept=adapters * sizes.batch * learned,
+            kept=adapters * sizes.batch * (learned if computed else 2 * sizes.answer - 1),
             heads=adapters * sizes.batch * 2 * sizes.answer,
-            pairs=adapters * sizes.batch * (learned**2 if squares else learned_halves),
+            pairs=adapters * sizes.batch * (learned**2 if computed else learned_halves),
             cached=0,
             adapters=adapters,
             backward=True,
@@ -186,7 +194,7 @@ def require_counted(setup: Setup) -> None:
         "judge": counted(lambda: judge(setup)),
         "learn": counted(lambda: learn(setup, group)),
     }
-    for name, work in works(setup, squares=True).items():
+    for name, work in works(setup, computed=True).items():
         ours = operations(setup.model, work)
         require(
             abs(ours - found[name]) < 1e-3 * ours, f"{name}: {ours:,} operations and torch's {found[name]:,}"
@@ -300,21 +308,18 @@ def print_report(console: Console, rows: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="of every phase; the median counts")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--quick", action="store_true", help="one repeat: a smoke test")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats takes 1 or more, not {arguments.repeats}")
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no CUDA device")
+    if arguments.device == "cuda":
+        require_cuda()
+    repeats = 1 if arguments.quick else arguments.repeats
 
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    one_thread()
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
         setup = small(Path(directory) / "small")
@@ -323,21 +328,21 @@ def main() -> None:
             setup = large(Path(directory) / "large")
         device, dtype = setup.base.decoder.device, setup.base.decoder.dtype
         rate, bandwidth = product_rate(device, dtype), copy_rate(device, setup.model.weights)
-        rows = report(setup, measure(setup, arguments.repeats), rate, bandwidth)
+        rows = report(setup, measure(setup, repeats), rate, bandwidth)
 
     sizes, tribe = setup.sizes, len(setup.bank.adapters)
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{cpu_model()}, one thread"
     print_report(console, rows)
     for line in (
         f"decode: a step of {sizes.rows} rows of {tribe} adapters, {sizes.prompt} + {sizes.steps} tokens",
         f"judge: one judge, {sizes.duels} duels, {sizes.question} + 2 x {sizes.answer} tokens",
         f"learn: {tribe} adapters x {sizes.batch} pairs, {sizes.question} + 2 x {sizes.answer} tokens",
-        f"{machine}, {dtype}: {rate / 1e9:,.1f} GFLOP/s, {bandwidth / 1e9:,.1f} GB/s copied; "
-        f"load {os.getloadavg()[0]:.1f}",
+        f"{dtype}: {rate / 1e9:,.1f} GFLOP/s, {bandwidth / 1e9:,.1f} GB/s copied",
     ):
         console.print(line, highlight=False)
+    facts = circumstances(arguments.device)
+    print_circumstances(console, facts)
     if arguments.json:
-        facts = {"machine": machine, "operations_a_second": rate, "bytes_a_second": bandwidth}
+        facts |= {"operations_a_second": rate, "bytes_a_second": bandwidth, "repeats": repeats}
         write_json(arguments.json, facts | {"sizes": asdict(sizes), "phases": rows})
 
 

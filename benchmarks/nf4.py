@@ -10,20 +10,19 @@ Results are compared before anything is timed. **Not yet run on a GPU.**
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from side_by_side import command_line, require_cuda, require_near
 
 from sparta_lite.engine.nf4 import COUNTS, crossover, read, time_both
 from sparta_lite.files import write_json
+from sparta_lite.kernels.choice import choose_kernels
 from sparta_lite.kernels.nf4 import Nf4
 
 SHAPES = {  # Qwen2.5-7B: outputs, inputs
@@ -64,12 +63,6 @@ def floor(weight: Nf4, tokens: int, bandwidth: float, peak: float) -> float:
     return max((weight.packed.nbytes + scales + states) / bandwidth, operations / peak)
 
 
-def require_close(found: Tensor, expected: Tensor, what: str) -> None:
-    apart = float((found.float() - expected.float()).norm() / expected.float().norm())
-    if not apart <= 1e-2:
-        sys.exit(f"error: {what} differ by {apart:.1e}: no times are taken from sides that do different work")
-
-
 def measure(layer: Any, bandwidth: float, peak: float) -> dict[int, dict[str, float]]:
     """Microseconds of every side for each number of tokens."""
     from bitsandbytes.functional import dequantize_4bit
@@ -84,9 +77,9 @@ def measure(layer: Any, bandwidth: float, peak: float) -> dict[int, dict[str, fl
     times = {}
     for count in COUNTS:
         rows = x[:count]
-        require_close(
-            nf4_linear(rows, weight), layer(rows), f"ours and bitsandbytes' results of {count} tokens"
-        )
+        found, expected = nf4_linear(rows, weight).float(), layer(rows).float()
+        apart = float((found - expected).norm() / expected.norm())
+        require_near([apart], 1e-2, f"our and bitsandbytes' results of {count} tokens")
         ours, module = time_both(partial(nf4_linear, rows, weight), partial(layer, rows))
         plain, _ = time_both(partial(F.linear, rows, matrix), partial(layer, rows))
         least = floor(weight, count, bandwidth, peak)
@@ -110,15 +103,13 @@ def show(console: Console, name: str, times: dict[int, dict[str, float]]) -> Non
 
 
 @torch.no_grad()
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("error: this measures a CUDA device, and torch sees none here", file=sys.stderr)
-        return 2
+def main() -> None:
+    arguments = command_line(__doc__).parse_args()
+    require_cuda()
+    kernels, why = choose_kernels(torch.device("cuda"), DTYPE)
+    if kernels != "triton":
+        print(f"error: our product needs Triton: {why}", file=sys.stderr)
+        sys.exit(2)
     bandwidth, peak = rates()
     console = Console()
     device = torch.cuda.get_device_name()
@@ -130,8 +121,7 @@ def main() -> int:
         results[name] = times
     if arguments.json:
         write_json(arguments.json, results)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 import time
@@ -76,9 +77,22 @@ def peft_loop(tribe: Tribe, prompts: list[Prompt], new_tokens: int, **options: A
 
 
 def continuous_batch(
-    tribe: Tribe, prompts: list[Prompt], new_tokens: int, stops: list[int] | None = None
+    model: Any,
+    prompts: list[Prompt],
+    new_tokens: int,
+    stops: list[int] | None = None,
+    persistent: bool = False,
 ) -> list[list[int]]:
-    """transformers' continuous batching under whichever adapter is active."""
+    """transformers' continuous batching of one model.
+
+    Args:
+        model: as it is; an adapter may be active in it.
+        prompts: whose adapters are not looked at.
+        new_tokens: where an answer is cut off.
+        stops: tokens that end an answer.
+        persistent: keep the cache and, on a GPU, the captured graphs for the next call; they hold the
+            weights of the adapter that was active.
+    """
     longest = max(len(prompt.ids) for prompt in prompts) + new_tokens
     blocks = len(prompts) * (-(-longest // BLOCK) + 1)
     limit = GenerationConfig(
@@ -88,9 +102,12 @@ def continuous_batch(
     cache = ContinuousBatchingConfig(
         block_size=BLOCK, num_blocks=blocks, max_batch_tokens=1024, allow_block_sharing=False
     )
-    model = tribe.peft.get_base_model()
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)  # it advises on every call
     found = model.generate_batch(
-        [list(prompt.ids) for prompt in prompts], generation_config=limit, continuous_batching_config=cache
+        [list(prompt.ids) for prompt in prompts],
+        generation_config=limit,
+        continuous_batching_config=cache,
+        persistent_manager=persistent,
     )
     return [list(each.generated_tokens) for each in found.values()]
 
@@ -101,7 +118,7 @@ def continuous_loop(tribe: Tribe, prompts: list[Prompt], new_tokens: int) -> lis
     for name in dict.fromkeys(prompt.adapter for prompt in prompts):
         tribe.peft.set_adapter(name)
         own = [prompt for prompt in prompts if prompt.adapter == name]
-        rows += continuous_batch(tribe, own, new_tokens)
+        rows += continuous_batch(tribe.peft.get_base_model(), own, new_tokens)
     return rows
 
 

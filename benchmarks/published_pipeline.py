@@ -8,34 +8,42 @@ adapter after another. Ours are the phases of a campaign: one batch for all figh
 verdict, all adapters trained together. Rules, sampling, prompts, updates and order of the pairs are the same,
 and judges begin with ``{"score": `` on both sides: that is how the pocket tribe learnt to judge.
 
+Five rounds are what the published judges are made for; the main program that was published asks for one.
+``iteration_one_round`` counts only that share of the rounds' time.
+
 Each phase begins on both sides with what ours left, so that both do the same work, and they take turns. Left
 out of the published side's time: loading a model for every fighter, judge and training (one resident PEFT
 model serves all), tokenising pairs, building trainers, writing files. It also trains on 8 pairs an update
-where the published program takes one, and TRL's Triton kernel is plain torch. Our side's time includes the
-files that it writes. Figures are CPU seconds of this process.
+where the published program takes one, in one pass, and TRL's Triton kernel is plain torch. Our side's time
+includes the files that it writes. Figures are CPU seconds of this process.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import published_way
 import torch
-import transformers
-from datasets import disable_progress_bars  # type: ignore[import-untyped]
 from published_way import Peer, Rounds, load_peer
 from rich.console import Console
 from rich.table import Table
-from side_by_side import Seconds, cpu_model, deviation, require
+from side_by_side import (
+    Seconds,
+    circumstances,
+    command_line,
+    deviation,
+    one_thread,
+    print_circumstances,
+    require,
+    require_near,
+)
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.config import load_config
@@ -123,9 +131,11 @@ def compare(sets: Sequence[str], rounds: int, repeats: int, directory: Path) -> 
             _, winners = published_way.settle(tribe, cast)
         votes, decided = bouts(fought, judgments), {pair.duel.index: pair.chosen for pair in pairs}
         reputations, same = published_way.settle(tribe, votes)
-        apart = max(abs(value - settled.reputations[name]) for name, value in reputations.items())
-        require(apart < 1e-9, "reputations from the same votes")
+        apart = [abs(value - settled.reputations[name]) for name, value in reputations.items()]
+        require_near(apart, 1e-9, "reputations from the same votes")
         require(decided == {index: same[index] for index in same if differ(fought[index])}, "pairs")
+        if not pairs:
+            sys.exit("error: no duel made a pair to learn from; give --duels more")
 
         tokens = [tokenized(run, fought[pair.duel.index], pair) for pair in pairs]
         updates = batches(len(pairs), settings.batch, config.seed, 0, 0)
@@ -136,8 +146,8 @@ def compare(sets: Sequence[str], rounds: int, repeats: int, directory: Path) -> 
         with clocked(result.published["train"]):
             for trainer in trained:
                 trainer.train()
-        share = max(deviation(run.bank, start, slot, each.model) for slot, each in enumerate(trained))
-        require(share < 1e-3, "weights that our DPO and TRL's end with")
+        shares = [deviation(run.bank, start, slot, each.model) for slot, each in enumerate(trained)]
+        share = require_near(shares, 1e-3, "weights that our DPO and TRL's end with")
         run.bank.restore(start)
         result.facts.update(
             nearness(votes, sampled, decided, winners),
@@ -234,31 +244,28 @@ def print_phases(console: Console, title: str, ours: Seconds, published: Seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--duels", type=int, default=100, help="of the iteration")
     parser.add_argument("--rounds", type=int, default=5, help="of every published judge")
     parser.add_argument("--repeats", type=int, default=3, help="of both sides; the median counts")
     parser.add_argument("--quick", action="store_true", help="one repeat of 24 duels, 1 round: a smoke test")
-    parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     if min(arguments.duels, arguments.rounds, arguments.repeats) < 1:
         parser.error("--duels, --rounds and --repeats take 1 or more")
     given = (arguments.duels, arguments.rounds, arguments.repeats)
     duels, rounds, repeats = (24, 1, 1) if arguments.quick else given
 
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bars()
+    one_thread()
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
         result = compare([f"duels={duels}"], rounds, repeats, Path(directory))
     ours, published, facts = per_phase(result.ours), per_phase(result.published), result.facts
     title = f"one iteration: 10 adapters, {duels} duels, judge rounds: {rounds}\n(CPU seconds)"
     ratios = print_phases(console, title, ours, published)
+    spared = published["judge"] * (1 - 1 / rounds)
+    ratios["iteration_one_round"] = (published["iteration"] - spared) / ours["iteration"]
     console.print(
+        f"With one judge round the iteration takes {ratios['iteration_one_round']:.2f} times ours.\n"
         f"Same greedy answers; same reputations and {facts['pairs']} pairs from the same votes; weights "
         f"after {facts['updates']} updates apart by {facts['weights_apart']:.1e} of their movement.\n"
         f"Sampled answers have {facts['answer_tokens']:.1f} tokens, the published side's "
@@ -269,13 +276,11 @@ def main() -> None:
         f"{facts['duels_decided_alike']:.0%} of the pairs alike.",
         highlight=False,
     )
-    packages = {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
-    load = os.getloadavg()[0]
-    console.print(f"{cpu_model()}, one thread, load {load:.1f}; {packages}", highlight=False)
+    found = circumstances()
+    print_circumstances(console, found)
     if arguments.json:
         report = {"ratios": ratios, "cpu_seconds": {"ours": ours, "published": published}, "facts": facts}
-        report |= {"duels": duels, "rounds": rounds, "repeats": repeats, "versions": packages}
-        write_json(arguments.json, report | {"cpu": cpu_model(), "threads": 1, "load": load})
+        write_json(arguments.json, report | {"duels": duels, "rounds": rounds, "repeats": repeats} | found)
 
 
 if __name__ == "__main__":

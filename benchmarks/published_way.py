@@ -24,7 +24,7 @@ from sparta_lite.training.phase import DpoSettings
 
 SAMPLED = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.95}
 GREEDY = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-ANSWER_BATCH, DUELS_PER_JUDGE_BATCH, JUDGE_TOKENS = 24, 10, 256  # as in the published code
+ANSWER_BATCH, DUELS_PER_JUDGE_BATCH, JUDGE_TOKENS = 24, 12, 256  # 24 rows: the published launch script
 
 _NUMBER = re.compile(r"\s*(10|[1-9])(?!\d)")  # a score that follows the forced opening
 
@@ -104,7 +104,7 @@ def judge_in_rounds(
     opening: Sequence[int],
     rounds: int,
 ) -> Rounds:
-    """Judge after judge, ten duels after ten duels, round after round; every response is scored by itself.
+    """Judge after judge, batch after batch, round after round; every response is scored by itself.
 
     Args:
         peer: the judges.

@@ -19,24 +19,20 @@ error; what is expected of the rank is the slope of the counted operations.
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
-import transformers
 from card import Live
 from counting import Work, model_of, operations
 from limits import MODULES, packed
 from rich.console import Console
 from rich.table import Table
-from side_by_side import cpu_model
+from side_by_side import circumstances, command_line, one_thread, print_circumstances
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
 from sparta_lite.engine.base import Base, load_base
@@ -258,19 +254,14 @@ def show(console: Console, axis: Axis, scale: Scale, rows: Sequence[Measured], f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--runs", type=int, default=3, help="at most, of everything; the fastest counts")
     parser.add_argument("--quick", action="store_true", help="one run of small sizes: a smoke test")
-    parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error(f"--runs takes 1 or more, not {arguments.runs}")
 
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    one_thread()
     console = Console()
     base = load_base(base_path(), torch.device("cpu"))
     standard = Scale(duels=10) if arguments.quick else Scale()
@@ -286,11 +277,11 @@ def main() -> None:
         show(console, axis, standard, rows, found)
         measured += rows
         fitted += found
-    load = os.getloadavg()[0]
-    console.print(f"{cpu_model()}, one thread, load {load:.1f}", highlight=False)
+    facts = circumstances()
+    print_circumstances(console, facts)
     if arguments.json:
         report = {"rows": [asdict(row) for row in measured], "fits": [asdict(fit) for fit in fitted]}
-        write_json(arguments.json, report | {"cpu": cpu_model(), "threads": 1, "load": load})
+        write_json(arguments.json, report | facts)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
-"""What comparisons share: sides that take turns, equality before times, a table, and TRL as the peer."""
+"""What benchmarks share: a command line, sides that take turns, equality, a table, and TRL as the peer."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +26,27 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.training.phase import DpoSettings
 
 Seconds = dict[str, float]
+
+
+def command_line(about: str | None) -> argparse.ArgumentParser:
+    """What every benchmark takes: ``--help`` is its docstring, ``--json`` a file for the figures."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    return parser
+
+
+def one_thread() -> None:
+    """Compute on one CPU thread, and without progress bars."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def require_cuda() -> None:
+    if not torch.cuda.is_available():
+        print("error: this needs a CUDA device, and torch sees none", file=sys.stderr)
+        sys.exit(2)
 
 
 def gpu_clock() -> float:
@@ -55,9 +79,31 @@ def require(equal: bool, what: str) -> None:
         sys.exit(f"error: {what} differ: no times are taken from sides that do different work")
 
 
+def require_near(apart: Sequence[float], limit: float, what: str) -> float:
+    """The largest of ``apart``; every one has to be below ``limit``, which NaN is not."""
+    require(all(each < limit for each in apart), what)
+    return max(apart)
+
+
 def cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def circumstances(device: str = "cpu") -> dict[str, Any]:
+    """Where figures come from."""
+    return {
+        "machine": torch.cuda.get_device_name() if device == "cuda" else cpu_model(),
+        "threads": 1,
+        "load": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
+    }
+
+
+def print_circumstances(console: Console, found: Mapping[str, Any]) -> None:
+    packages = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    line = f"{found['machine']}, one thread, load {found['load']:.1f}; {packages}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def print_table(console: Console, title: str, seconds: Seconds, note: str, unit: str = "CPU seconds") -> None:
@@ -91,11 +137,25 @@ def trl_trainer(
 ) -> Any:
     """TRL's trainer of one adapter on a base of its own, for one epoch of ``data`` in its order."""
     import trl.trainer.utils
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     if cpu:
         trl.trainer.utils._ChunkedLogProbFunction = TorchLogprobs
-    config = DPOConfig(
+    trainer = DPOTrainer(
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter, is_trainable=True),
+        args=trl_config(scratch, settings, cpu=cpu),
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def trl_config(scratch: Path, settings: DpoSettings, cpu: bool, bf16: bool = False) -> Any:
+    """Our settings in TRL's words, a whole batch in a pass."""
+    from trl import DPOConfig
+
+    return DPOConfig(
         str(scratch),
         beta=settings.beta,
         learning_rate=settings.learning_rate,
@@ -107,7 +167,7 @@ def trl_trainer(
         max_grad_norm=settings.max_grad_norm,
         max_length=settings.max_length,
         train_sampling_strategy="sequential",
-        bf16=False,
+        bf16=bf16,
         use_cpu=cpu,
         gradient_checkpointing=False,
         logging_strategy="no",
@@ -115,14 +175,6 @@ def trl_trainer(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = DPOTrainer(
-        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter, is_trainable=True),
-        args=config,
-        train_dataset=data,
-        processing_class=AutoTokenizer.from_pretrained(base),
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
 
 
 def deviation(bank: Bank, start: dict[str, Tensor], slot: int, model: Any) -> float:

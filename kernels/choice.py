@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import checkpoint
 
 Kind = Literal["triton", "torch"]
 
@@ -48,17 +49,33 @@ def attempt(triton: Callable[[], _Result], plain: Callable[[], _Result]) -> _Res
     """``triton()``, or ``plain()`` should it fail, and no Triton from then on in this process.
 
     A kernel fails to compile or to launch before it has written anything, and ``triton`` launches one that
-    overwrites its inputs last, all at once: ``plain`` finds its inputs whole. Two errors are raised as they
-    are: one of memory, for whoever called can do the same in smaller batches, and any while a CUDA graph is
-    recorded, for then it may be the recording that failed.
+    overwrites its inputs last, all at once: ``plain`` finds its inputs whole. Three errors are raised as they
+    are: one of memory, for whoever called can do the same in smaller batches; any while a CUDA graph is
+    recorded, for then it may be the recording that failed; and those of torch's checkpointing, which ends
+    with one whatever it computes again.
     """
     try:
         return triton()
     except Exception as error:  # compiler, linker and driver raise anything
-        if is_out_of_memory(error) or _recording():
+        if is_out_of_memory(error) or _recording() or type(error).__module__ == checkpoint.__name__:
             raise
         _give_up(error)
     return plain()
+
+
+def again(work: Callable[[], _Result]) -> _Result:
+    """``work()``, once more where an error has come of Triton being given up in the middle of it.
+
+    What a backward pass computes again must be what the forward pass has kept: halves of the two kinds do
+    not fit together.
+    """
+    before = _failed
+    try:
+        return work()
+    except Exception:
+        if _failed == before:
+            raise
+    return work()
 
 
 def failure() -> str | None:

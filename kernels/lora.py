@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparta_lite.kernels import choice
+from sparta_lite.kernels import choice, reference
 from sparta_lite.kernels.segments import Segments, sort_rows
 
 
@@ -155,6 +155,38 @@ def by_torch(
             update = update.index_select(0, grid.scatter)  # [rows, length, out_p]
         results.append(torch.add(output, update.view(rows, length, -1).to(output.dtype), alpha=scale))
     return results
+
+
+def gradients_by_torch(
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    asked: Sequence[bool],
+    segments: Segments,
+) -> list[Tensor | None]:
+    """The backward half of a pass whose forward half was Triton's, by autograd over the definition.
+
+    Args:
+        x: [tokens, in], the tokens of all rows.
+        a: see ``add_lora``.
+        b: see ``add_lora``.
+        gradients: of the P results, each [tokens, out_p].
+        asked: whether the gradients of ``x``, ``a`` and each of ``b`` are wanted.
+        segments: which tokens belong to which slots.
+
+    Returns:
+        The gradients in the order of ``asked``, None where one is not wanted.
+    """
+    order, dtype = segments.order.long(), gradients[0].dtype
+    scales, bounds = segments.scales[:-1].tolist(), segments.bounds[:-1].tolist()
+    with torch.enable_grad():
+        leaves = [each.detach().requires_grad_() for each in (x, a, *b)]
+        x_, a_, *b_ = (leaf.to(dtype) for leaf in leaves)
+        zeros = [torch.zeros_like(each) for each in gradients]
+        results = reference.grouped_lora(zeros, x_[order], a_, b_, scales, bounds)
+    found = torch.autograd.grad(results, leaves, [each[order] for each in gradients])
+    return [each if want else None for each, want in zip(found, asked, strict=True)]
 
 
 def _lay_out(slots: Sequence[int | None], scales: Sequence[float], device: torch.device) -> Grid:

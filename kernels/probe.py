@@ -56,12 +56,12 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
     q, keys, values = (normal(dtype, 3, heads, _CACHED, 128) for heads in (8, 2, 2))
     counts = [1, 70, _CACHED]
 
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         found = attention(q[:, :, 0], keys, values, torch.tensor(counts, dtype=torch.int32, device=device))
         expected = reference.newest_attention(q[:, :, 0], keys, values, counts)
         _compare("attention of a step", [found], [expected], dtype)
         _compare("grouped LoRA", decoding(lora.by_triton), decoding(lora.by_torch), dtype)
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         _compare("grouped LoRA in training", training(lora.by_triton), training(lora.by_torch), dtype)
         ours, theirs = scoring(logprob.by_triton), scoring(logprob.by_torch)
         _compare("token log-probabilities", ours, theirs, dtype)

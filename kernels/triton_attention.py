@@ -50,12 +50,13 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) ->
     if spans > 1:
         sums = torch.empty(*shape, width, dtype=torch.float32, device=q.device)
     peaks, masses = torch.empty(2, *shape, dtype=torch.float32, device=q.device)
-    columns = triton.next_power_of_2(width)
+    columns = max(16, triton.next_power_of_2(width))
+    step = max(16, min(64, 16384 // (columns * q.element_size())))  # keys and values in shared memory
     _span_kernel[(rows, kv_heads, spans)](
         sums, peaks, masses, q, keys, values, counts,
         rows, capacity, heads, heads // kv_heads, width, _LOG2_E / width**0.5,
         GROUP=max(16, triton.next_power_of_2(heads // kv_heads)), COLUMNS=columns,
-        STEP=min(64, 8192 // columns), SPAN=SPAN, WHOLE=spans == 1, DTYPE=DTYPES[q.dtype],
+        STEP=step, SPAN=SPAN, WHOLE=spans == 1, DTYPE=DTYPES[q.dtype],
     )  # fmt: skip
     if spans > 1:
         _join_kernel[(rows, heads)](

@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparta_lite.kernels import choice
-from sparta_lite.kernels.reference import grouped_lora as grouped_lora_by_torch
+from sparta_lite.kernels.lora import gradients_by_torch
 from sparta_lite.kernels.segments import Segments
 from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
@@ -89,7 +89,7 @@ class _GroupedLora(torch.autograd.Function):
         asked = [wants_x, wants_a, *wants_b]
         dx, da, *db = choice.attempt(
             lambda: _gradients(x, a, low, b, gradients, asked, ctx.segments),
-            lambda: _plain_gradients(x, a, b, gradients, asked, ctx.segments),
+            lambda: gradients_by_torch(x, a, b, gradients, asked, ctx.segments),
         )
         passed = [each if want else None for each, want in zip(gradients, wants_outputs, strict=True)]
         return None, dx, da, *passed, *db
@@ -125,26 +125,6 @@ def _gradients(
             db[part] = into = torch.empty_like(b_p, memory_format=torch.contiguous_format)
             _gradient(into, 2, low[..., part * rank : (part + 1) * rank], steep[part], segments, dtype)
     return [dx, da, *db]
-
-
-def _plain_gradients(
-    x: Tensor,
-    a: Tensor,
-    b: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    asked: Sequence[bool],
-    segments: Segments,
-) -> list[Tensor | None]:
-    """The same by autograd over the definition, for the passes whose forward half was still Triton's."""
-    order, dtype = segments.order.long(), gradients[0].dtype
-    scales, bounds = segments.scales[:-1].tolist(), segments.bounds[:-1].tolist()
-    with torch.enable_grad():
-        leaves = [each.detach().requires_grad_() for each in (x, a, *b)]
-        x_, a_, *b_ = (leaf.to(dtype) for leaf in leaves)
-        zeros = [torch.zeros_like(each) for each in gradients]
-        results = grouped_lora_by_torch(zeros, x_[order], a_, b_, scales, bounds)
-    found = torch.autograd.grad(results, leaves, [each[order] for each in gradients])
-    return [each if want else None for each, want in zip(found, asked, strict=True)]
 
 
 # Launching. A weight is A, [slots, ranks, width], or B, [slots, width, ranks]; ``axis`` is where its ranks

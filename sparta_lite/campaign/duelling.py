@@ -8,6 +8,7 @@ is the same whether or not the run was ever stopped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sparta_lite.campaign.arena import Arena, Meter, judge_limit
@@ -70,6 +71,8 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                 meter.add,
                 on_shrink=arena.on_shrink,
             )
+            if not arena.reuses_logprobs:  # resumed in another precision the run would take them for its own
+                responses = [replace(response, logprob=None) for response in responses]
             journal.append(
                 FoughtDuel(duel, instruction, (responses[2 * index], responses[2 * index + 1])).to_row()
                 for index, (duel, instruction) in enumerate(part)

@@ -148,8 +148,9 @@ def _known(
     place = {pair.duel.index: number for number, pair in enumerate(pairs)}
     for number, pair in enumerate(pairs):
         for column, side in enumerate((pair.chosen, pair.rejected)):
-            fighter = arena.bank.slot(pair.duel.fighters[side])
-            known[fighter, number, column] = fought[pair.duel.index].responses[side].logprob
+            logprob = fought[pair.duel.index].responses[side].logprob
+            if logprob is not None:
+                known[arena.bank.slot(pair.duel.fighters[side]), number, column] = logprob
     for judgment in judgments:
         if judgment.duel not in place:
             continue

@@ -151,11 +151,12 @@ def read_trace(run: Path) -> dict[str, Any]:
     """A run's recorded votes, in the form that ``combat.replay`` takes: complete iterations only.
 
     Raises:
-        SpartaError: the directory is no run, or has no complete iteration yet.
+        SpartaError: the directory is no run, is of another version's form, or has no complete iteration yet.
     """
     store = Store(run)
     if not store.run.is_file():
         raise SpartaError(f"{run}: not a run's directory (no run.json); give one that `sparta-lite run` made")
+    store.read_run()  # refuses the form of another version
     iterations: list[list[Bout]] = []
     while store.reputation(len(iterations)).is_file():
         number = len(iterations)

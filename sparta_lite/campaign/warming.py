@@ -16,6 +16,7 @@ from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.memory import is_out_of_memory
 from sparta_lite.engine.plan import Plan, corrected, longest_shared, planned
 from sparta_lite.engine.score import expected_scores
+from sparta_lite.kernels.choice import again
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import backward
 from sparta_lite.training.optim import trainable
@@ -102,20 +103,20 @@ def _generate(base: Base, bank: Bank, made: Plan) -> None:
 
 def _judge(base: Base, bank: Bank, made: Plan) -> None:
     """Rows of two responses behind their common beginning, as long as they may be."""
-    shared, tail = longest_shared(made.shape, made.work, made.sizes.batch_tokens)
-    own = max(
-        1, (tail or made.work.judge_prompt) - 2
-    )  # the forced beginning of a score here is one token and the digit
-    rows = max(1, made.sizes.batch_tokens // (shared + 2 * tail or made.work.judge_prompt))
+    name, size, longest = bank.adapters[0].name, made.sizes.batch_tokens, made.work.judge_prompt
+    shared, tail = longest_shared(made.shape, made.work, size)
+    own = max(1, (tail or longest) - 2)  # the forced beginning of a score here is one token and the digit
+    rows = max(1, size // (shared + 2 * tail or longest))
     prompts = [
-        Prompt(bank.adapters[0].name, _tokens(made, shared, row) + _tokens(made, own, row + 1 + side))
+        Prompt(name, _tokens(made, shared, row) + _tokens(made, own, row + 1 + side))
         for row in range(rows)
         for side in range(2 if shared else 1)
     ]
+    if size < longest:  # such a prompt goes alone
+        prompts.append(Prompt(name, _tokens(made, max(1, longest - 2), rows)))
     answer = min(made.work.answer, own)
     responses = [(max(1, shared), max(1, shared) + answer - 1)] * len(prompts)
     tokens = ScoreTokens(prefix=(0,), digits=tuple(range(1, 10)), ten=(1, 0))
-    size = made.sizes.batch_tokens
     expected_scores(base, bank, prompts, tokens, 0.0, size, on_shrink=_refuse, responses=responses)
 
 
@@ -141,4 +142,5 @@ def _train(base: Base, bank: Bank, config: Config, made: Plan) -> None:
     }
     leaves = trainable(bank.part(0, together))
     reference = torch.zeros(together, len(pairs), 2, device=base.decoder.device)
-    backward(base.decoder, leaves, pairs, reference, DpoSettings(**given), pad=0)
+    settings = DpoSettings(**given)
+    again(lambda: backward(base.decoder, leaves, pairs, reference, settings, pad=0))

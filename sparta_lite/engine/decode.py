@@ -47,9 +47,10 @@ class Response:
     text: str
     """The tokens as text, without special tokens."""
     stop: Stop
-    logprob: float = field(compare=False)
+    logprob: float | None = field(compare=False)
     """log p(ids | prompt) as generation saw it: natural logarithm, temperature 1, nothing cut off, the
-    end-of-turn token included. Other batch neighbours round it in another way: equality leaves it out."""
+    end-of-turn token included; None: not kept. Other batch neighbours round it in another way: equality
+    leaves it out."""
 
 
 @dataclass(frozen=True)

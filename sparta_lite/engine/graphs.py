@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -61,10 +62,19 @@ class Graphs:
 
 def _record(work: Work, pool: Any) -> tuple[Callable[[], None], Tensor]:
     """What repeats ``work``, and where its result will stand; nothing is done yet."""
-    graph = torch.cuda.CUDAGraph()
-    # What other threads ask of the card meanwhile is no part of it.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        result = work()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # What other threads ask of the card meanwhile is no part of it.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            result = work()
+    except BaseException:
+        # Where the driver cannot even end the recording torch stays on its stream, and its allocator, which
+        # still takes it to be under way, refuses to give any memory back.
+        torch.cuda.set_stream(before)
+        with suppress(RuntimeError):  # the recording was ended after all
+            torch._C._cuda_endAllocateToPool(before.device_index, pool)
+            torch._C._cuda_releasePool(before.device_index, pool)
+        raise
     return graph.replay, result
 
 

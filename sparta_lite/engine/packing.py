@@ -56,7 +56,8 @@ class Layout:
         """Attention over the rows, ``copies`` times one after another."""
         if self.mask is None:
             return causal
-        mask = self.mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
+        # [copies * rows, 1, length, length]
+        mask = self.mask if copies == 1 else self.mask.repeat(copies, 1, 1, 1)
         numbers: dict[torch.dtype, Tensor] = {}  # what the queries come in shows in the first layer
 
         def attention(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ worst case of its settings.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ Given = Mapping[str, Any]
 _PREFILL_TOKENS = 1024  # in a batch of fresh prompts in ``engine.decode``, or one prompt of every adapter
 _HEAD_CHUNK = 256  # rows whose logits ``kernels.logprob`` holds at once
 _SHORTEST_JUDGED = 64  # tokens of a row for each judgment in it, where two responses share their question
+_OWN = 3  # tokens that two judge prompts differ in at least: of a response, and a score's forced beginning
 _ENOUGH_TOKENS = 2048  # in a training pass: with room for fewer, activations are computed twice
 _MOST_TOKENS = 32768  # in one pass: beyond it a card gains nothing
 
@@ -273,20 +275,25 @@ def _scoring(shape: Shape, work: Work, batch_tokens: int) -> dict[str, int]:
     mask = tokens * (shared + 2 * tail)
     judgments = max(-(-tokens // _SHORTEST_JUDGED), _HEAD_CHUNK)
     logits = judgments * shape.vocabulary * 12  # softmax in fp32, then in fp64
-    kept = tokens * shape.hidden * work.number  # states of the responses' tokens, whose probability is taken
+    # States of the responses' tokens, whose probability is taken: beside others, and by themselves.
+    kept = 2 * tokens * shape.hidden * work.number
     return {"activations": max(_forward(shape, work, tokens, moved=False, mask=mask), kept + logits)}
 
 
 def longest_shared(shape: Shape, work: Work, batch_tokens: int) -> tuple[int, int]:
-    """The most tokens that two judge prompts share in one row, and that each then has of its own; 0, 0 where
-    it never pays that they share one."""
+    """The longest row in which two judge prompts share their beginning: tokens that they share, and that each
+    has of its own; 0, 0 where it never pays that they share one.
+
+    Prompts as long as they may be make it: of two shorter ones in as many tokens less is shared.
+    """
     linear = sum(each.inputs * each.outputs for each in shape.linears) // shape.layers
     cost = pair_cost(shape.hidden, linear)
-    shared = min(work.prompt, work.judge_prompt - 1)
-    most = min(work.judge_prompt - shared, (batch_tokens - shared) // 2)
-    tails = (each for each in range(most, 0, -1) if sharing_pays(shared, [shared + each] * 2, cost))
-    tail = next(tails, 0)
-    return (shared, tail) if tail else (0, 0)
+    length = min(work.judge_prompt, batch_tokens - _OWN)
+    tails = range(_OWN, min(length, batch_tokens - length + 1))
+    # The longer the tails, the less is shared and the more attention it takes.
+    paying = bisect_left(tails, True, key=lambda tail: not sharing_pays(length - tail, [length] * 2, cost))
+    tail = tails[paying - 1] if paying else 0
+    return (length - tail, tail) if tail else (0, 0)
 
 
 def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) -> int:

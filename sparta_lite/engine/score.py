@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -77,7 +77,8 @@ def expected_scores(
         _Paper(prompt.adapter, (*prompt.ids, *tokens.prefix, tokens.digits[0]), response)
         for prompt, response in zip(prompts, responses or [None] * len(prompts), strict=True)
     ]
-    read = list(dict.fromkeys(papers))  # one judge reading one text twice cannot differ
+    # One judge reading one text twice cannot differ, whatever is wanted of it beside the score.
+    read = list(dict.fromkeys(sorted(papers, key=lambda paper: paper.response is None)))
     packed = share(base.decoder, [(paper.adapter, paper.ids) for paper in read], batch_tokens)
     rows = [(read[members[0]].adapter, row) for members, row in packed]
     scores: dict[_Paper, Score] = {}
@@ -111,7 +112,11 @@ def expected_scores(
     in_batches(rows, batch_tokens, score, on_shrink)
     if progress:
         progress(len(papers) - len(read), 0)
-    return [scores[paper] for paper in papers]
+    taken = {paper: paper.response for paper in read}
+    return [
+        scores[paper] if paper.response == taken[paper] else replace(scores[paper], logprob=None)
+        for paper in papers
+    ]
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class _Paper:
     adapter: str | None
     ids: tuple[int, ...]
     """The judge's prompt, the forced prefix and the token of 1."""
-    response: Span | None
+    response: Span | None = field(compare=False)
 
     @property
     def states(self) -> list[int]:

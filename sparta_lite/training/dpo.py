@@ -14,6 +14,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.memory import OnShrink, in_one_piece, shrink_to_fit
 from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
+from sparta_lite.kernels.choice import again
 from sparta_lite.training.likelihood import completion_logprobs
 from sparta_lite.training.optim import Optimizer, distances, trainable
 from sparta_lite.training.packing import TokenizedPair, pack, truncate
@@ -24,6 +25,7 @@ from sparta_lite.training.phase import (
     DpoStep,
     batches,
     micro_batches,
+    reference_terms,
     require_fitting,
 )
 
@@ -89,10 +91,7 @@ def train(
 
     if resume is None:
         done = 0
-        reference = torch.full((count, len(pairs), 2), torch.nan, device=decoder.device)
-        if known is not None:
-            uncut = [index for index, pair in enumerate(pairs) if pair == whole[index]]
-            reference[:, uncut] = known[:, uncut].to(decoder.device)
+        reference = reference_terms(known, whole, pairs, count).to(decoder.device)
         for first, last in groups if reference.isnan().any() else ():
             micro = _complete(
                 decoder,
@@ -206,9 +205,13 @@ def _measure(
     micro_batch: int,
 ) -> Tensor:
     """``backward`` from no gradients on, whatever an attempt that failed has left of them."""
-    for _, leaf in bank.tensors():
-        leaf.grad = None
-    return backward(decoder, bank, pairs, reference, replace(settings, micro_batch=micro_batch), pad)
+
+    def attempt() -> Tensor:
+        for _, leaf in bank.tensors():
+            leaf.grad = None
+        return backward(decoder, bank, pairs, reference, replace(settings, micro_batch=micro_batch), pad)
+
+    return again(attempt)
 
 
 def _pair_logprobs(
@@ -230,14 +233,14 @@ def _complete(
     bank: Bank,
     pairs: Sequence[TokenizedPair],
     reference: Tensor,
-    batches: Sequence[Sequence[int]],
+    epoch: Sequence[Sequence[int]],
     settings: DpoSettings,
     pad: int,
     on_shrink: OnShrink | None,
 ) -> int:
     """Put in what ``reference``, float32 [adapters, pairs, 2], lacks; it is NaN there.
 
-    Where it lacks everything, this goes in the very passes of the first epoch's ``batches``, so that
+    Where it lacks everything, this goes in the very passes of the first ``epoch``'s batches, so that
     before any update all ratios are 0.
 
     Returns:
@@ -250,7 +253,7 @@ def _complete(
             _fill(decoder, bank, pairs, reference, [batch[place] for place in part], settings, pad)
 
     with torch.no_grad():
-        for batch in batches:
+        for batch in epoch:
             _, micro = shrink_to_fit(
                 partial(fill, batch), micro, phase="training", advice=_ADVICE, on_shrink=on_shrink
             )

@@ -128,6 +128,24 @@ def micro_batches(pairs: Sequence[TokenizedPair], size: int) -> list[list[int]]:
     return [order[part] for part in slices(len(order), size)]
 
 
+def reference_terms(
+    known: Tensor | None, whole: Sequence[TokenizedPair], pairs: Sequence[TokenizedPair], adapters: int
+) -> Tensor:
+    """What is known of the reference, float32 [adapters, pairs, 2] on the CPU, NaN where nothing is.
+
+    Args:
+        known: see ``dpo.train``.
+        whole: the pairs that it was taken of.
+        pairs: the same, cut to fit: of one that lost tokens nothing is known.
+        adapters: how many.
+    """
+    terms = torch.full((adapters, len(pairs), 2), torch.nan)
+    if known is not None:
+        uncut = [index for index, pair in enumerate(pairs) if pair == whole[index]]
+        terms[:, uncut] = known[:, uncut].to(terms)
+    return terms
+
+
 def require_fitting(state: DpoState, bank: Bank, reference: tuple[int, int, int]) -> None:
     """Refuse a state whose bank, or whose ``reference``, has another shape.
 

@@ -30,6 +30,7 @@ from sparta_lite.training.phase import (
     DpoStep,
     batches,
     micro_batches,
+    reference_terms,
     require_fitting,
 )
 from sparta_lite.training.view import Wrap, adapter_view, leaves, load, on_one_device, store
@@ -84,10 +85,7 @@ def train_in_turn(
         require_interpreter()
     whole = pairs
     pairs, truncated = truncate(whole, settings.max_length, settings.max_prompt)
-    reference = torch.full((len(bank.adapters), len(pairs), 2), torch.nan)
-    if known is not None:
-        uncut = [index for index, pair in enumerate(pairs) if pair == whole[index]]
-        reference[:, uncut] = known[:, uncut].cpu()
+    reference = reference_terms(known, whole, pairs, len(bank.adapters))
     plan = [
         batch
         for epoch in range(settings.epochs)

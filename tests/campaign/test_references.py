@@ -90,3 +90,14 @@ def test_a_run_that_reuses_terms_learns_what_one_learns_that_does_not(
         theirs = load_file(Store(tmp_path / "run").adapters(0) / path)
         for key, tensor in ours.items():
             torch.testing.assert_close(theirs[key], tensor, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("setting", ["training.reuse_logprobs=false", "dtype=bfloat16"])
+def test_a_run_that_does_not_reuse_terms_leaves_none_to_a_resumed_one_that_would(
+    tiny_config: Path, tmp_path: Path, setting: str
+) -> None:
+    run(load_config(tiny_config, ["iterations=1", "duels=3", setting]), tmp_path / "run", False, ignore)
+    store = Store(tmp_path / "run")
+    for duel in read_lines(store.duels(0)):
+        assert [response["logprob"] for response in duel["responses"]] == [None, None]
+    assert all(row["logprobs"] == [None, None] for row in read_lines(store.judgments(0)))

@@ -107,6 +107,12 @@ def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> No
         assert recorded[name]["deviation"] == pytest.approx(deviation, abs=1e-12)
 
 
+def test_votes_of_another_form_are_not_replayed(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"format": 0}')
+    with pytest.raises(SpartaError, match="not of this version's form, 3"):
+        read_trace(tmp_path)
+
+
 def test_preferences_follow_the_recorded_scores(finished: Path) -> None:
     store = Store(finished)
     duels = {row["duel"]: row for row in read_lines(store.duels(0))}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,6 +252,49 @@ def test_what_cannot_be_recorded_runs_as_it_is(
     with pytest.warns(UserWarning, match="without CUDA graphs, recording failed: operation not") as warned:
         require_same(generate(base, bank, asked, SAMPLING, 12, 4), expected)
     assert (tried, len(warned)) == (1, 1)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_recording_that_fails_leaves_stream_and_allocator_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Stand-ins do what torch does: the stream comes back and the allocator hears of the end only where the
+    driver ends the recording."""
+    before = SimpleNamespace(device_index=3)
+    torch_is: dict[str, Any] = {"stream": before, "underway": False, "pools": 0}
+
+    @contextmanager
+    def recording(graph: object, pool: object, capture_error_mode: str) -> Iterator[None]:
+        torch_is.update(stream="a stream of its own", underway=True, pools=1)
+        try:
+            yield
+        finally:
+            if not ended:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            torch_is.update(stream=before, underway=False, pools=0)
+
+    def end(device: int, pool: object) -> None:
+        assert (device, pool) == (3, (0, 7))
+        if not torch_is["underway"]:
+            raise RuntimeError("not currently recording to mempool_id")
+        torch_is["underway"] = False
+
+    def release(device: int, pool: object) -> None:
+        torch_is["pools"] -= 1
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: before)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: torch_is.update(stream=stream))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", release)
+
+    def work() -> Tensor:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError if ended else RuntimeError):
+        graphs._record(work, (0, 7))
+    assert torch_is == {"stream": before, "underway": False, "pools": 0}
 
 
 def test_a_recording_that_does_not_fit_into_memory_shrinks_the_batch(

@@ -26,8 +26,17 @@ from transformers import (
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.pace import card, processor, seconds, whole
-from sparta_lite.engine.plan import Machine, Plan, Sizes, Work, corrected, plan, planned
-from sparta_lite.engine.shape import Shape, adapter_parameters, nf4_bytes, read_shape, weight_bytes
+from sparta_lite.engine.plan import Machine, Plan, Sizes, Work, corrected, longest_shared, plan, planned
+from sparta_lite.engine.shape import (
+    Linear,
+    Shape,
+    adapter_parameters,
+    nf4_bytes,
+    pair_cost,
+    read_shape,
+    sharing_pays,
+    weight_bytes,
+)
 from sparta_lite.errors import SpartaError
 
 QWEN_7B = {
@@ -137,6 +146,22 @@ def test_phases_by_hand(qwen: Shape) -> None:
     assert rest < 1.1 * (inputs + whole_layer)
     kept = planned(qwen, WORK, gpu(24), Sizes(100, 8192, 1, 2, False, 10)).phases[2]
     assert kept.parts["activations"] == pytest.approx(28 * whole_layer, rel=0.1)
+
+
+@given(st.integers(1, 60), st.integers(1, 150))
+def test_no_two_judge_prompts_share_a_longer_row_than_planned(prompt: int, batch_tokens: int) -> None:
+    narrow = Shape("", 1, 8, 8, 1, 1, 8, 9, 99, (Linear("", 8, 64, True),), 0)
+    work = replace(WORK, judge_prompt=prompt)
+    shared, tail = longest_shared(narrow, work, batch_tokens)
+    cost = pair_cost(8, 8 * 64)  # so narrow that attention outweighs what longer tails save
+    rows = [
+        common + one + other
+        for one in range(3, prompt)
+        for other in range(one, prompt)
+        for common in range(1, prompt - other + 1)
+        if common + one + other <= batch_tokens and sharing_pays(common, [common + one, common + other], cost)
+    ]
+    assert shared + 2 * tail == max(rows, default=0)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,18 @@ def test_the_probability_of_a_response_is_taken_where_it_is_wanted(base: Base, b
     assert all(each.logprob is None for each in plain)
 
 
+def test_a_text_is_read_once_whatever_is_wanted_of_it_beside_the_score(base: Base, bank: Bank) -> None:
+    (prompt, *_), (span, *_) = duels(1)
+    told: list[tuple[int, int]] = []
+    found = expected_scores(
+        base, bank, [prompt] * 3, SPLIT, 0, 300, lambda *step: told.append(step), responses=[None, span, None]
+    )
+    assert told == [(1, len(prompt.ids) + len(SPLIT.prefix) + 1), (2, 0)]
+    # Of answers that a judge cannot tell apart none is better, not even by a rounding.
+    assert len({each.value for each in found}) == 1
+    assert [each.logprob is None for each in found] == [True, False, True]
+
+
 def test_a_probability_that_is_not_finite_is_none(base: Base, bank: Bank) -> None:
     broken = with_head(base, base.decoder.head * torch.nan)
     prompts, spans = duels(1)

@@ -129,6 +129,17 @@ def test_the_trial_passes_where_kernels_are_right(
 
 
 @interpreted
+def test_the_trial_compares_in_full_precision_wherever_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch's products would be in bf16 otherwise, Triton's would not."""
+    for name, size in {"_ROWS": 20, "_RANK": 8, "_WIDTH": 40, "_VOCABULARY": 70}.items():
+        monkeypatch.setattr(probe, name, size)
+    with torch.autocast("cpu", torch.bfloat16):
+        probe.require_sound(CPU, torch.float32)
+
+
+@interpreted
 @pytest.mark.parametrize("wrong", ["_shrink", "_expand", "_gradient"])
 def test_the_trial_finds_a_kernel_that_computes_something_else(
     wrong: str, monkeypatch: pytest.MonkeyPatch

@@ -97,6 +97,17 @@ def test_terms_of_pairs_that_are_cut_are_taken_anew(
     torch.testing.assert_close(used, fresh, atol=1e-5, rtol=0)
 
 
+def test_nothing_known_and_nothing_to_learn_are_no_trouble(
+    base: Base, bank: Bank, pairs: list[TokenizedPair], reference: Tensor
+) -> None:
+    short = replace(SETTINGS, max_length=8, max_prompt=4)
+    _, _, fresh = trained(base, bank, pairs, short)
+    _, _, used = trained(base, bank, pairs, short, known=reference)  # every pair is cut
+    assert torch.equal(used, fresh)
+    _, steps, _ = trained(base, bank, [], known=reference[:, :0])
+    assert not steps
+
+
 def test_a_nan_that_is_computed_still_stops_the_phase(
     base: Base, bank: Bank, pairs: list[TokenizedPair], reference: Tensor
 ) -> None:

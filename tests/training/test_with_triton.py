@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from peft import PeftModel
@@ -11,7 +14,7 @@ from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.kernels import choice
-from sparta_lite.training.dpo import DpoSettings, backward
+from sparta_lite.training.dpo import DpoSettings, _measure, backward
 from sparta_lite.training.optim import trainable
 from sparta_lite.training.packing import TokenizedPair
 
@@ -20,6 +23,8 @@ pytestmark = pytest.mark.skipif(
     not triton.knobs.runtime.interpret, reason="kernels on a CPU need TRITON_INTERPRET=1"
 )
 
+from sparta_lite.kernels import triton_lora  # noqa: E402
+
 PAIRS = [  # as short as can be: interpreted kernels take seconds for what a card does in no time
     TokenizedPair((5, 60, 7), (8, 90, 3), (100, 3)),
     TokenizedPair((110, 12), (13, 3), (140, 15, 3)),
@@ -27,12 +32,12 @@ PAIRS = [  # as short as can be: interpreted kernels take seconds for what a car
 
 
 @pytest.fixture
-def triton_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(error: Exception) -> None:
-        raise error
-
-    monkeypatch.setattr(choice, "use_triton", lambda x: True)
-    monkeypatch.setattr(choice, "_give_up", refuse)
+def triton_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(choice, "_failed", None)
+    monkeypatch.setattr(choice, "_told", False)
+    monkeypatch.setattr(choice, "use_triton", lambda x: choice._failed is None)
+    yield
+    assert choice.failure() is None
 
 
 def gradients(base: Base, bank: Bank, settings: DpoSettings) -> tuple[Tensor, dict[str, Tensor]]:
@@ -66,6 +71,34 @@ def test_gradients_equal_those_of_torch(
     for name, gradient in expected[1].items():
         for ours, theirs in zip(found[1][name], gradient, strict=True):  # adapter by adapter
             assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize("half", ["_gradients", "_expand"])
+def test_a_kernel_that_fails_in_the_middle_of_a_pass_that_computes_twice(
+    base: Base, bank: Bank, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """What torch would compute again is not what Triton has kept of the forward pass."""
+    settings = DpoSettings(micro_batch=2, checkpointing=True)
+
+    def measure() -> tuple[Tensor, dict[str, Tensor]]:
+        leaves, reference = trainable(bank), torch.zeros(3, 2, 2)
+        measured = _measure(base.decoder, leaves, PAIRS, reference, settings, 0, 2)
+        return measured, {name: tensor.grad for name, tensor in leaves.tensors() if tensor.grad is not None}
+
+    expected = measure()
+    request.getfixturevalue("triton_here")
+    right, calls = getattr(triton_lora, half), []
+
+    def breaks(*given: Any, **named: Any) -> Any:
+        calls.append(half)
+        if len(calls) == 3:
+            raise RuntimeError("out of resource: shared memory")
+        return right(*given, **named)
+
+    monkeypatch.setattr(triton_lora, half, breaks)
+    found = measure()
+    assert choice.failure() == "a Triton kernel failed, RuntimeError: out of resource: shared memory"
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_of_a_mixed_batch_equal_peft(
