@@ -190,7 +190,7 @@ def trainers(
     peer: Peer, tribe: Sequence[str], pairs: Sequence[TokenizedPair], settings: DpoSettings, scratch: Path
 ) -> list[Any]:
     """TRL's, one per adapter, for one epoch of ``pairs`` in this order."""
-    rows = [{side: list(ids) for side, ids in vars(pair).items()} for pair in pairs]
+    rows = [{side: list(getattr(pair, side)) for side in ("prompt", "chosen", "rejected")} for pair in pairs]
     texts = [{side: peer.tokenizer.decode(ids) for side, ids in row.items()} for row in rows]
     tokens = Dataset.from_list([{f"{side}_ids": ids for side, ids in row.items()} for row in rows])
     made = []
