@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class Arena:
     tasks: Sequence[Task]
     """What is measured; empty when nothing is."""
     metrics: Journal
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Instruction -> reference answer, where the run's algorithm learns from them; else empty."""
 
     @property
     def tribe(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
     """
     layer: Layer = {}
     if path is not None:
-        layer = _anchored(_mapping(_read(path), str(path)), path.parent)
+        layer = _anchored(_mapping(read_yaml(path), str(path)), path.parent)
     if seed is not None:
         layer = _merged(layer, {"seed": seed})
     keys: set[str] = set()
@@ -51,7 +51,7 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
         keys.add(key)
         layer = _merged(layer, _anchored(_nested(key, value), Path.cwd()))
     if layer.get("base", POCKET) == POCKET:
-        layer = _merged(_mapping(_read(_PRESET), str(_PRESET)), layer)
+        layer = _merged(_mapping(read_yaml(_PRESET), str(_PRESET)), layer)
     try:
         return Config.model_validate(layer)
     except ValidationError as error:
@@ -114,7 +114,12 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
-def _read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, 1e-6 read as a number.
+
+    Raises:
+        SpartaError: it cannot be read, or is not valid YAML.
+    """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:

@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sparta_lite.campaign.arena import Arena, Meter, judge_limit
+from sparta_lite.campaign.baseline import answered_sides, panel, reference_answer
+from sparta_lite.campaign.curriculum import choose_instructions
 from sparta_lite.campaign.events import Warned
+from sparta_lite.campaign.hostility import spoiled_answer, spoiled_score
 from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment
-from sparta_lite.combat import Duel, Standing, judges, schedule
-from sparta_lite.data.instructions import draw
+from sparta_lite.combat import Duel, Standing, progress, schedule
 from sparta_lite.engine.chat import JudgePrompt
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.score import Score, Span, expected_scores, sampled_scores
@@ -30,7 +32,7 @@ def match(arena: Arena, iteration: int, standing: Standing) -> list[tuple[Duel, 
     """The iteration's duels, each with its instruction."""
     config = arena.config
     with arena.phase(iteration, "match", config.duels) as meter:
-        drawn = draw(len(arena.instructions), config.duels, config.seed, iteration)
+        drawn = choose_instructions(arena, iteration)
         duels = schedule(
             config.duels,
             arena.tribe,
@@ -38,28 +40,28 @@ def match(arena: Arena, iteration: int, standing: Standing) -> list[tuple[Duel, 
             config.matchmaking.settings(),
             config.seed,
             iteration,
+            progress(iteration, config.iterations),
         )
         meter.add(len(duels), 0)
     return [(duel, arena.instructions[drawn[duel.instruction]]) for duel in duels]
 
 
 def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> list[FoughtDuel]:
-    """Both fighters of every duel answer."""
+    """Both fighters of every duel answer; a hostile one's answer is spoiled as it comes back."""
     settings = arena.config.generation
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    sides = answered_sides(arena.config)
     journal = Journal(arena.store.duels(iteration), DUEL_KEYS)
     done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
     questions = {instruction: arena.question(instruction) for _, instruction in duels}
-    with arena.phase(iteration, "generate", 2 * len(duels), 2 * done) as meter:
+    with arena.phase(iteration, "generate", len(sides) * len(duels), len(sides) * done) as meter:
         for part in _parts(duels[done:], arena.config.checkpoint):
             prompts = [
                 Prompt(
-                    fighter,
-                    questions[instruction].ids,
-                    key(arena.config.seed, "generate", iteration, duel.index, fighter),
+                    duel.fighters[side], questions[instruction].ids, _answer_key(arena, iteration, duel, side)
                 )
                 for duel, instruction in part
-                for fighter in duel.fighters
+                for side in sides
             ]
             responses = generate(
                 arena.base,
@@ -73,10 +75,23 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
             )
             if not arena.reuses_logprobs:  # resumed in another precision the run would take them for its own
                 responses = [replace(response, logprob=None) for response in responses]
-            journal.append(
-                FoughtDuel(duel, instruction, (responses[2 * index], responses[2 * index + 1])).to_row()
-                for index, (duel, instruction) in enumerate(part)
-            )
+            following = iter(responses)
+            fought = []
+            for duel, instruction in part:
+                first, second = (
+                    spoiled_answer(
+                        arena.config,
+                        arena.tribe,
+                        arena.base.tokenizer,
+                        (iteration, duel.index, duel.fighters[side]),
+                        next(following),
+                    )
+                    if side in sides
+                    else reference_answer(arena, instruction)
+                    for side in (0, 1)
+                )
+                fought.append(FoughtDuel(duel, instruction, (first, second)))
+            journal.append(each.to_row() for each in fought)
     journal.close()
     if cut := sum(questions[instruction].cut > 0 for _, instruction in duels):
         arena.listener(
@@ -89,11 +104,14 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
 
 
 def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Judgment]:
-    """Everyone who does not fight in a duel scores both answers, each on its own."""
-    panel = len(arena.tribe) - 2
+    """Everyone who does not fight in a duel scores both answers, each on its own; or a baseline's judges.
+
+    A hostile judge's scores are spoiled as they come back.
+    """
+    size = len(panel(arena, fought[0].duel))
     journal = Journal(arena.store.judgments(iteration), JUDGMENT_KEYS)
-    done = _whole_parts(journal, len(fought), panel, arena.config.checkpoint)
-    with arena.phase(iteration, "judge", 2 * panel * len(fought), 2 * panel * done) as meter:
+    done = _whole_parts(journal, len(fought), size, arena.config.checkpoint)
+    with arena.phase(iteration, "judge", 2 * size * len(fought), 2 * size * done) as meter:
         for part in _parts(fought[done:], arena.config.checkpoint):
             journal.append(judgment.to_row() for judgment in _judge_part(arena, iteration, part, meter))
     journal.close()
@@ -109,7 +127,7 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
     for each in part:
         read = [arena.chat.judge(each.instruction, response.ids, limit) for response in each.responses]
         whole = _whole_responses(arena, each, read)
-        for name in judges(each.duel, arena.tribe):
+        for name in panel(arena, each.duel):
             papers.append((each, name, read))
             spans += whole
     prompts = [
@@ -154,7 +172,10 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             Judgment(
                 each.duel.index,
                 name,
-                (first.value, second.value),
+                (
+                    spoiled_score(arena.config, arena.tribe, name, first.value),
+                    spoiled_score(arena.config, arena.tribe, name, second.value),
+                ),
                 (first.failure, second.failure),
                 (first.mass, second.mass),
                 (cut[0], cut[1]),
@@ -162,6 +183,13 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             )
         )
     return judgments
+
+
+def _answer_key(arena: Arena, iteration: int, duel: Duel, side: int) -> int:
+    """Of an answer's random numbers; the side counts where an adapter faces itself."""
+    fighter = duel.fighters[side]
+    alone = duel.fighters[0] == duel.fighters[1]
+    return key(arena.config.seed, "generate", iteration, duel.index, fighter, *([side] if alone else []))
 
 
 def _whole_responses(
@@ -183,6 +211,8 @@ def _parts(duels: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
 
 def _whole_parts(journal: Journal, total: int, rows_per_duel: int, size: int) -> int:
     """How many duels a journal holds in whole parts; what a killed process left beyond them is dropped."""
+    if rows_per_duel == 0:
+        return total
     duels = len(journal.rows) // rows_per_duel
     done = duels if duels >= total else duels // size * size
     if len(journal.rows) > done * rows_per_duel:

@@ -27,6 +27,9 @@ class RunStarted:
     resumed: bool
     choices: dict[str, str] = field(default_factory=dict)
     """What the settings left to the machine, such as ``dtype``: what was chosen, and why."""
+    algorithm: str = "sparta"
+    hostile: tuple[str, ...] = ()
+    """The adapters that were told to spoil the duels."""
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparta_lite.campaign.arena import judge_limit, question_limit
+from sparta_lite.campaign.baseline import require_learner
+from sparta_lite.campaign.hostility import hostile
+from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_sizes
-from sparta_lite.campaign.provenance import hashes
+from sparta_lite.campaign.provenance import digest, hashes
 from sparta_lite.campaign.resident import Choices, Resident, base_source, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.tasks import held_out
-from sparta_lite.campaign.tribe import find_tribe
+from sparta_lite.campaign.tribe import Places, find_tribe
 from sparta_lite.data.instructions import Instructions, load_instructions
 from sparta_lite.data.task import Task
-from sparta_lite.data.tasks import load_task_instructions
+from sparta_lite.data.tasks import load_answers, load_task_instructions
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.hub import local
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import items
 
-_POCKET_DUELS = 2400  # distinct questions: more than the default run draws
+POCKET_DUELS = 2400
+"""Distinct questions: more than the default run draws."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,52 @@ class Inputs:
     resident: Resident
     instructions: Instructions
     held_out: Sequence[Task]
+    references: Mapping[str, str]
+    """Instruction -> reference answer, for the algorithm that learns from them; else empty."""
     hashes: Mapping[str, str]
     """SHA-256 of the settings, and of everything above that was read from files."""
 
 
-def load_inputs(config: Config, choices: Choices) -> Inputs:
+def load_inputs(config: Config, choices: Choices, kept: Kept | None = None) -> Inputs:
     """Load all that ``config`` names, what is quick to refuse first.
+
+    Args:
+        config: the run's settings.
+        choices: from ``choose``.
+        kept: what earlier runs of this process have loaded and later ones shall find; None: nothing.
 
     Raises:
         SpartaError: something is missing, malformed, or does not fit the rest.
     """
-    places = find_tribe(config)
-    instructions, tasks = _instructions(config), held_out(config)
-    resident = load_resident(config, choices, places, training=True)
+    places, instructions, tasks = look_up(config)
+    if kept is None:
+        resident = load_resident(config, choices, places, training=True)
+    else:
+        resident = kept.resident(config, choices, places)
     _require_room(config, resident.base, resident.chat)
-    others = {
+    references = _references(config, instructions) if config.algorithm == "spin" else {}
+    others: dict[str, object] = {
         "config.yaml": without_sizes(config).model_dump(exclude_defaults=True),
         "instructions": instructions.texts,
         "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
     }
-    digests = hashes(local(base_source(config.base)), places, others)
-    return Inputs(resident, instructions, tasks, digests)
+    if references:
+        others["reference answers"] = references
+    hasher = kept.digest if kept else digest
+    digests = hashes(local(base_source(config.base)), places, others, hasher)
+    return Inputs(resident, instructions, tasks, references, digests)
+
+
+def look_up(config: Config) -> tuple[Places, Instructions, tuple[Task, ...]]:
+    """All that ``config`` names but the base: places of the adapters, instructions, held-out questions.
+
+    Raises:
+        SpartaError: something is missing or malformed, or the tribe lacks who is to learn or to be healthy.
+    """
+    places, instructions, tasks = find_tribe(config), _instructions(config), held_out(config)
+    hostile(config, tuple(places))
+    require_learner(config, tuple(places), tasks)
+    return places, instructions, tasks
 
 
 def _instructions(config: Config) -> Instructions:
@@ -58,8 +87,31 @@ def _instructions(config: Config) -> Instructions:
         path = None if data.path == POCKET else data.path
         return load_task_instructions(data.task, path, data.subset, data.split, data.filter)
     if data.path == POCKET:
-        return Instructions(tuple(item.question for item in items("duel", _POCKET_DUELS)))
+        return Instructions(tuple(item.question for item in items("duel", POCKET_DUELS)))
     return load_instructions(data.path, data.column, data.template, data.subset, data.split, data.filter)
+
+
+def _references(config: Config, instructions: Instructions) -> dict[str, str]:
+    """The reference answer of every instruction.
+
+    Raises:
+        SpartaError: the data has none.
+    """
+    data, answers = config.data, dict[str, str | None]()
+    if data.task is not None:
+        path = None if data.path == POCKET else data.path
+        found = load_answers(data.task, path, data.subset, data.split, data.filter)
+        answers = {text: question.answer for text, question in found.items()}
+    elif data.path == POCKET:
+        answers = {item.question: item.answer for item in items("duel", POCKET_DUELS)}
+    known = {text: answer for text in instructions.texts if (answer := answers.get(text)) is not None}
+    if len(known) < len(instructions.texts):
+        raise SpartaError(
+            f"algorithm: spin learns from reference answers, and {len(instructions.texts) - len(known)} of "
+            f"{len(instructions.texts)} instructions have none; set data.task to a task with answers, or "
+            "choose another algorithm"
+        )
+    return known
 
 
 def _require_room(config: Config, base: Base, chat: Chat) -> None:

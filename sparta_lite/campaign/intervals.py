@@ -15,7 +15,7 @@ _Z = 1.959963984540054  # the normal distribution's 97.5 % point
 _RESAMPLES = 10_000
 
 
-def wilson(right: int, total: int) -> Interval:
+def wilson(right: float, total: int) -> Interval:
     """Of a share, by Wilson's score interval (1927): sound also near 0 and 1 and for few questions."""
     share, squared = right / total, _Z * _Z / total
     centre = (share + squared / 2) / (1 + squared)

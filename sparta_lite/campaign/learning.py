@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.baseline import budget, learners, win_rates
 from sparta_lite.campaign.events import TrainingStep, Warned
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.combat import Preference
+from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.peft_io import write_adapter
 from sparta_lite.files import write_bytes, write_whole
 from sparta_lite.training.dpo import train
@@ -31,20 +34,29 @@ def learn(
     judgments: Sequence[Judgment],
     pairs: Sequence[Preference],
 ) -> None:
-    """Every adapter learns from all pairs of the iteration."""
+    """Every adapter, or the one that learns alone, learns from all pairs of the iteration."""
     config, store = arena.config, arena.store
-    settings = DpoSettings(**config.training.model_dump(exclude={"save_every", "trainer", "reuse_logprobs"}))
+    pupils = learners(arena)
+    first = arena.bank.slot(pupils[0])
+    bank = arena.bank if pupils == arena.tribe else arena.bank.part(first, first + 1)
+    settings = DpoSettings(
+        **config.training.model_dump(exclude={"save_every", "trainer", "reuse_logprobs"}),
+        loss="sppo" if config.algorithm == "sppo" else "dpo",
+    )
     path = store.training(iteration)
     resume = read_state(load_file(path)) if path.is_file() else None
-    at_once = min(settings.adapters_at_once or len(arena.tribe), arena.bank.limit)
+    at_once = min(settings.adapters_at_once or len(pupils), bank.limit)
     if arena.trainer != "tribe":
         at_once = 1
     updates = settings.epochs * -(-len(pairs) // settings.batch)
-    groups = -(-len(arena.tribe) // at_once)
+    groups = -(-len(pupils) // at_once)
     done = resume.done if resume else 0
-    _forget_updates(arena, iteration, at_once, done)
+    _forget_updates(arena, iteration, bank, at_once, done)
     tokenized = [_tokenized(arena, fought[pair.duel.index], pair) for pair in pairs]
-    tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in tokenized)
+    if config.algorithm == "sppo":
+        rates = win_rates(judgments, pairs)
+        tokenized = [replace(pair, win_rate=rate) for pair, rate in zip(tokenized, rates, strict=True)]
+    tokens = sum(pair.tokens for pair in tokenized)
     if not pairs:
         arena.listener(
             Warned(f"iteration {iteration + 1}: no duel made a preference pair; nothing is learned")
@@ -56,8 +68,8 @@ def learn(
         def on_step(step: DpoStep) -> None:
             steps.append(step)
             arena.metrics.append([_training_row(iteration, step)], durable=False)
-            group = arena.bank.slot(step.adapter) // at_once
-            if arena.bank.slot(step.adapter) == min((group + 1) * at_once, len(arena.tribe)) - 1:
+            group = bank.slot(step.adapter) // at_once
+            if bank.slot(step.adapter) == min((group + 1) * at_once, len(pupils)) - 1:
                 names = [each.adapter for each in steps]
                 arena.listener(
                     TrainingStep(
@@ -76,19 +88,23 @@ def learn(
             data = save(state.tensors())
             write_whole(path, lambda temporary: write_bytes(temporary, data))
 
-        result = _trainer(arena)(
-            arena.bank,
-            tokenized,
-            settings,
-            seed=config.seed,
-            iteration=iteration,
-            pad=0,
-            on_step=on_step,
-            save=keep,
-            resume=resume,
-            on_shrink=arena.on_shrink,
-            known=_known(arena, fought, judgments, pairs) if arena.reuses_logprobs else None,
-        )
+        try:
+            result = _trainer(arena)(
+                bank,
+                tokenized,
+                settings,
+                seed=config.seed,
+                iteration=iteration,
+                pad=0,
+                on_step=on_step,
+                save=keep,
+                resume=resume,
+                on_shrink=arena.on_shrink,
+                known=_known(arena, bank, fought, judgments, pairs) if arena.reuses_logprobs else None,
+            )
+        finally:
+            if bank is not arena.bank:
+                arena.bank.take_back(first, bank)
         if pairs and not any(result.moved.values()):
             arena.listener(
                 Warned(
@@ -105,7 +121,12 @@ def learn(
                     "moved": result.moved,
                     "cut_prompts": result.truncated.prompts,
                     "cut_completions": result.truncated.completions,
-                }
+                },
+                {
+                    "kind": "budget",
+                    "iteration": iteration,
+                    **budget(config, pupils, fought, judgments, updates),
+                },
             ]
         )
 
@@ -134,7 +155,11 @@ def _tokenized(arena: Arena, fought: FoughtDuel, pair: Preference) -> TokenizedP
 
 
 def _known(
-    arena: Arena, fought: Sequence[FoughtDuel], judgments: Sequence[Judgment], pairs: Sequence[Preference]
+    arena: Arena,
+    bank: Bank,
+    fought: Sequence[FoughtDuel],
+    judgments: Sequence[Judgment],
+    pairs: Sequence[Preference],
 ) -> Tensor:
     """Log-probabilities of chosen and rejected under the adapters as they were in this iteration's duels.
 
@@ -142,7 +167,7 @@ def _known(
     Training starts from the versions of the adapters that fought and judged, so that these are its reference.
 
     Returns:
-        float32 [adapters, pairs, 2], NaN where nothing is known.
+        float32 [adapters of ``bank``, pairs, 2], NaN where nothing is known.
     """
     known = torch.full((len(arena.tribe), len(pairs), 2), torch.nan)
     place = {pair.duel.index: number for number, pair in enumerate(pairs)}
@@ -159,22 +184,22 @@ def _known(
             logprob = judgment.logprobs[side]
             if logprob is not None:
                 known[arena.bank.slot(judgment.judge), number, column] = logprob
-    return known
+    return known[[arena.bank.slot(adapter.name) for adapter in bank.adapters]]
 
 
 def _training_row(iteration: int, step: DpoStep) -> dict[str, Any]:
     return {"kind": "training", "iteration": iteration, **vars(step)}
 
 
-def _forget_updates(arena: Arena, iteration: int, at_once: int, done: int) -> None:
+def _forget_updates(arena: Arena, iteration: int, bank: Bank, at_once: int, done: int) -> None:
     """Drop what the metrics say of updates that a resumed training will make again."""
 
     def repeated(row: dict[str, Any]) -> bool:
-        if row["iteration"] != iteration or row["kind"] not in ("training", "trained"):
+        if row["iteration"] != iteration or row["kind"] not in ("training", "trained", "budget"):
             return False
-        if row["kind"] == "trained":
+        if row["kind"] != "training":
             return True
-        return bool(arena.bank.slot(row["adapter"]) // at_once * row["steps"] + row["step"] >= done)
+        return bool(bank.slot(row["adapter"]) // at_once * row["steps"] + row["step"] >= done)
 
     kept = [row for row in arena.metrics.rows if not repeated(row)]
     if len(kept) < len(arena.metrics.rows):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.baseline import face_itself
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
@@ -22,7 +23,9 @@ from sparta_lite.campaign.events import (
     Warned,
     to_row,
 )
+from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.inputs import load_inputs
+from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate, is_measured
 from sparta_lite.campaign.plan_text import announcement
@@ -53,12 +56,20 @@ def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
         SpartaError: the directory holds another run or none to resume, its inputs have changed, or
             something is wrong with base, adapters or data. Finished work stays as it is.
     """
+    run_on(None, config, out, resume, listener)
+
+
+def run_on(kept: Kept | None, config: Config, out: Path, resume: bool, listener: Listener) -> None:
+    """``run``, on the base and the adapters that ``kept`` holds from earlier runs of this process.
+
+    What stands in the run's directory afterwards is the same.
+    """
     store = Store(out)
     _require_place(store, resume)
     with store.locked():
         _require_place(store, resume)  # another run may have come and gone since
         try:
-            _campaign(config, store, resume, listener)
+            _campaign(config, store, resume, listener, kept)
         except BaseException as end:
             # What ended the run is what the user must hear of, also when the disk cannot take it down.
             with contextlib.suppress(SpartaError):
@@ -79,7 +90,7 @@ def _require_place(store: Store, resume: bool) -> None:
         )
 
 
-def _campaign(config: Config, store: Store, resume: bool, listener: Listener) -> None:
+def _campaign(config: Config, store: Store, resume: bool, listener: Listener, kept: Kept | None) -> None:
     started = time.time()
     if resume:
         recorded = load_config(store.config, [], None)
@@ -94,11 +105,11 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
     choices = choose(config)
     asked, plan, plans = config, None, []
     if not (resume and is_planned(config)):
-        plan, config = planned(config, choices)
+        plan, config = planned(config, choices, kept.held if kept else 0)
         plans.append(announcement(plan))
         listener(plans[-1])
     nf4.recall(record.get("choices", {}).get("nf4", ""))
-    inputs = load_inputs(config, choices)
+    inputs = load_inputs(config, choices, kept)
     resident = inputs.resident
     if plan is not None and choices.device.type == "cuda":
         warmed, config = warm_up(resident.base, resident.bank, asked, plan)
@@ -106,6 +117,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             plans.append(announcement(warmed))
             listener(plans[-1])
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
+    spoilers = hostile(config, tribe)
     standing = begin(tribe, config.reputation.settings())
     chosen = {**choices.reasons, **nf4.choices()}
     now = {
@@ -122,9 +134,15 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         store.update_run(status="running", error=None)
     else:
         write_text(store.config, show_config(config))
-        hashed = dict(inputs.hashes)
         store.update_run(
-            format=FORMAT, status="running", seed=config.seed, **now, hashes=hashed, started=started
+            format=FORMAT,
+            status="running",
+            seed=config.seed,
+            algorithm=config.algorithm,
+            hostile=list(spoilers),
+            **now,
+            hashes=dict(inputs.hashes),
+            started=started,
         )
     log = Journal(store.events)
     log.append([to_row(each, time.time()) for each in plans], durable=False)
@@ -145,6 +163,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
         instructions=inputs.instructions.texts,
         tasks=inputs.held_out,
         metrics=Journal(store.metrics, METRICS_KEYS),
+        references=inputs.references,
     )
     tell(
         RunStarted(
@@ -157,6 +176,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener) ->
             seed=config.seed,
             resumed=resume,
             choices=chosen,
+            algorithm=config.algorithm,
+            hostile=spoilers,
         )
     )
     for notice in inputs.instructions.notices(config.data.task or config.data.path):
@@ -194,7 +215,10 @@ def _iterations(arena: Arena, standing: Standing) -> None:
             if measured:
                 evaluate(arena, iteration + 1)
             continue
-        duels = match(arena, iteration, standing)
+        if config.algorithm == "sparta":
+            duels = match(arena, iteration, standing)
+        else:
+            duels = face_itself(arena, iteration)
         fought = fight(arena, iteration, duels)
         judgments = judge(arena, iteration, fought)
         standing, pairs = settle_votes(arena, iteration, standing, fought, judgments)

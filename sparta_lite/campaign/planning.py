@@ -33,12 +33,13 @@ _REPLY = 16  # tokens that the forced beginning of a score has at most
 _MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}  # bytes a number; in 8 bits a scale per 256
 
 
-def planned(config: Config, choices: Choices | None) -> tuple[Plan, Config]:
+def planned(config: Config, choices: Choices | None, held: int = 0) -> tuple[Plan, Config]:
     """Plan a run from the configuration files of its base and adapters; no weights are read.
 
     Args:
         config: null sizes in it are chosen, the others stand.
         choices: device, dtype and trainer; None: a card that is not here, with the memory of ``vram``.
+        held: bytes that the run will find taken by a base that is loaded already: its own.
 
     Returns:
         The plan, and ``config`` with every size filled in.
@@ -50,7 +51,7 @@ def planned(config: Config, choices: Choices | None) -> tuple[Plan, Config]:
     if config.trust_remote_code:
         directory = local(base_source(config.base), ("config.json", "*.py"))
     shape = read_shape(directory, config.trust_remote_code)
-    target = _target(config, choices, shape)
+    target = _target(config, choices, shape, held)
     adapters = _adapters(config)
     made = _plan(config, shape, adapters, target)
     if not made.fits:
@@ -126,7 +127,7 @@ class _Target:
     trainer: Trainer
 
 
-def _target(config: Config, choices: Choices | None, shape: Shape) -> _Target:
+def _target(config: Config, choices: Choices | None, shape: Shape, held: int) -> _Target:
     given = None if config.vram is None else parse_memory(config.vram)
     if choices is None:
         if given is None:
@@ -135,9 +136,9 @@ def _target(config: Config, choices: Choices | None, shape: Shape) -> _Target:
         return _Target(card(f"a card with {config.vram}", given), size, _trainer(config, shape))
     if choices.device.type == "cuda":
         name = torch.cuda.get_device_name(choices.device)
-        machine = card(name, given or torch.cuda.mem_get_info(choices.device)[0])
+        machine = card(name, given or torch.cuda.mem_get_info(choices.device)[0] + held)
     else:
-        machine = processor(given or psutil.virtual_memory().available)
+        machine = processor(given or psutil.virtual_memory().available + held)
     return _Target(machine, choices.dtype.itemsize, choices.trainer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -21,20 +21,26 @@ _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, configuration, tokenizer, chat template."""
 
 
-def hashes(base: Path, adapters: Mapping[str, Path | None], others: Mapping[str, object]) -> dict[str, str]:
+def digest(directory: Path) -> str:
+    """SHA-256 of a model's files: their names and what they hold."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in directory.iterdir() if path.suffix in _INPUTS and path.is_file()):
+        sha.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def hashes(
+    base: Path,
+    adapters: Mapping[str, Path | None],
+    others: Mapping[str, object],
+    digest: Callable[[Path], str] = digest,
+) -> dict[str, str]:
     """SHA-256 of the files of the base and of every adapter that has some, and of ``others`` as JSON."""
     return {
         **{name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in others.items()},
-        "base": _digest(base),
-        **{f"adapter {name}": _digest(path) for name, path in adapters.items() if path},
+        "base": digest(base),
+        **{f"adapter {name}": digest(path) for name, path in adapters.items() if path},
     }
-
-
-def _digest(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.suffix in _INPUTS and path.is_file()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
 from sparta_lite.engine.hub import local
-from sparta_lite.engine.peft_io import load_bank
+from sparta_lite.engine.peft_io import AdapterFile, load_bank
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
 from sparta_lite.kernels.choice import choose_kernels
@@ -61,7 +61,8 @@ def choose(config: Config, training: bool = True) -> Choices:
     Raises:
         SpartaError: a device or a trainer is asked for that is not there.
     """
-    setting = config.training.trainer if training else "tribe"
+    # Only our own trainer takes SPPO's win rates.
+    setting = config.training.trainer if training and config.algorithm != "sppo" else "tribe"
     return choices_for(config.base, config.device, config.dtype, setting)
 
 
@@ -118,7 +119,13 @@ def load_resident(config: Config, choices: Choices, places: Places, training: bo
     Raises:
         SpartaError: something is missing, malformed, or does not fit the rest.
     """
-    base = load_base(
+    base = load_base_of(config, choices, training)
+    return on_base(config, base, read_tribe(config, places, base.decoder))
+
+
+def load_base_of(config: Config, choices: Choices, training: bool) -> Base:
+    """Load the base alone; see ``load_resident``."""
+    return load_base(
         base_source(config.base),
         choices.device,
         choices.dtype,
@@ -126,7 +133,14 @@ def load_resident(config: Config, choices: Choices, places: Places, training: bo
         config.trust_remote_code,
         load_through_unsloth if training and choices.trainer == "unsloth" else None,
     )
-    files = read_tribe(config, places, base.decoder)
+
+
+def on_base(config: Config, base: Base, files: list[AdapterFile]) -> Resident:
+    """Put adapters into a bank on a loaded base.
+
+    Raises:
+        SpartaError: an adapter was made for another base.
+    """
     return Resident(
         base=base,
         bank=load_bank(base.decoder, files, resident=config.tribe.resident),

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sparta_lite.campaign.wording import JUDGE_REQUESTS
-from sparta_lite.combat import KINDS, Kind, MatchSettings, ReputationSettings
-from sparta_lite.combat.reputation import Order, PairWeights
+from sparta_lite.combat import KINDS, CurriculumSettings, Kind, MatchSettings, ReputationSettings
+from sparta_lite.combat.matchmaking import MatchKind
+from sparta_lite.combat.reputation import JudgeWeights, Order, PairWeights
 from sparta_lite.data.tasks import TASKS, preset_of
 from sparta_lite.engine.plan import Sizes
 from sparta_lite.errors import SpartaError
@@ -42,8 +43,16 @@ def _no_overflow(value: float) -> float:
     return value
 
 
+def _enough_to_duel(size: int) -> int:
+    if size < 3:
+        raise ValueError(f"tribe.size is {size}; two fight and at least one judges, so give 3 or more")
+    return size
+
+
 Temperature = Annotated[float, Field(ge=0), AfterValidator(_no_overflow)]
 Layout = Literal["turns", "message"]
+Algorithm = Literal["sparta", "self-rewarding", "spin", "sppo"]
+HostileKind = Literal["inverted", "loud", "garbage"]
 
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -60,8 +69,8 @@ class Tribe(Section):
         description="'pocket', 'tulu-10' (the published ones), 'fresh-N' (N new ones), a directory of PEFT "
         "adapters, or a mapping of names to PEFT directories or hub ids",
     )
-    size: int | None = Field(
-        default=None, ge=3, description="Take only the first so many adapters; null takes all"
+    size: Annotated[int, AfterValidator(_enough_to_duel)] | None = Field(
+        default=None, description="Take only the first so many adapters; null takes all"
     )
     rank: Positive = Field(default=16, description="Of the adapters of 'fresh-N'")
     alpha: AboveZero = Field(default=32.0, description="Of the adapters of 'fresh-N'")
@@ -69,6 +78,17 @@ class Tribe(Section):
         default=None,
         ge=1,
         description="Adapters on the device at once, the others wait in host memory; null: as planned",
+    )
+
+    hostile: int = Field(
+        default=0,
+        ge=0,
+        description="The last so many adapters spoil the duels, to see what the rules can stand",
+    )
+    hostile_kind: HostileKind = Field(
+        default="inverted",
+        description="'inverted' judges score 11 - s; 'loud' ones mirror and widen scores and answer garbage; "
+        "'garbage' is what they answer, and they judge as they think",
     )
 
     @field_validator("adapters", mode="before")
@@ -92,6 +112,14 @@ class Tribe(Section):
             f"tribe.adapters is {value!r}; give 'pocket', 'tulu-10', 'fresh-N', a directory, or a mapping of "
             "names to directories or hub ids"
         )
+
+
+class Baseline(Section):
+    adapter: str | None = Field(
+        default=None,
+        description="The one adapter that learns; null: the best by the evaluation before the first "
+        "iteration, which favours the baseline",
+    )
 
 
 class Data(Section):
@@ -145,9 +173,50 @@ class Matchmaking(Section):
     k: Positive = Field(
         default=MatchSettings.k, description="Otherwise the opponent is one of the k nearest in reputation"
     )
+    kind: MatchKind = Field(
+        default=MatchSettings.kind,
+        description="'nearest', or 'annealed': in place of the k nearest, first far ones, at last near ones",
+    )
+    gap_deviation: AboveZero = Field(
+        default=MatchSettings.gap_deviation,
+        description="Kind 'annealed': how strictly, in units of the tribe's largest gap in reputation",
+    )
 
     def settings(self) -> MatchSettings:
         return MatchSettings(**self.model_dump())
+
+
+class Instructions(Section):
+    kind: Literal["uniform", "exp3"] = Field(
+        default=CurriculumSettings.kind,
+        description="'uniform' walks through all of them; 'exp3' draws more of those whose duels were "
+        "neither too easy nor too hard and had the gap between scores that the run is looking for",
+    )
+    group_words: int = Field(
+        default=CurriculumSettings.group_words,
+        ge=0,
+        description="Kind 'exp3' learns about all instructions together that begin with the same so many "
+        "words; 0: about each alone",
+    )
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=CurriculumSettings.gamma, description="Share of the draws that go by chance"
+    )
+    difficulty_weight: Share = Field(
+        default=CurriculumSettings.difficulty_weight, description="Weight of middling scores in the reward"
+    )
+    gap_weight: Share = Field(
+        default=CurriculumSettings.gap_weight, description="Weight of the gap between the scores in it"
+    )
+    gap_start: Share = Field(
+        default=CurriculumSettings.gap_start, description="The gap looked for at first; scores count 0 to 1"
+    )
+    gap_end: Share = Field(default=CurriculumSettings.gap_end, description="The gap looked for at last")
+    gap_deviation: AboveZero = Field(
+        default=CurriculumSettings.gap_deviation, description="How strictly it is looked for"
+    )
+
+    def settings(self) -> CurriculumSettings:
+        return CurriculumSettings(**self.model_dump())
 
 
 class Generation(Section):
@@ -228,6 +297,19 @@ class Reputation(Section):
     pair_weights: PairWeights | None = Field(
         default=None,
         description="Reputations behind a pair: 'at-duel' or 'after-iteration'; null: as kind says",
+    )
+    judge_weights: JudgeWeights | None = Field(
+        default=None,
+        description="What weighs the judges: 'reputation', 'uniform', or 'reliability', how far each one's "
+        "votes agree with the others'; null: as kind says",
+    )
+    memory: Positive = Field(
+        default=ReputationSettings.memory,
+        description="Iterations that 'bradley-terry' and 'reliability' look at, the present one included",
+    )
+    virtual_duels: AboveZero = Field(
+        default=ReputationSettings.virtual_duels,
+        description="Drawn duels that 'bradley-terry' adds for every adapter",
     )
     kappa_0: ZeroOrMore = Field(default=ReputationSettings.kappa_0, description="Size of a change, at first")
     kappa_min: ZeroOrMore = Field(
@@ -370,6 +452,12 @@ class Config(Section):
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with a base from the hub"
     )
+    algorithm: Algorithm = Field(
+        default="sparta",
+        description="'sparta', or a baseline in which one adapter alone learns from as many answers: "
+        "'self-rewarding' judges its own, 'spin' prefers reference answers to its own, 'sppo' is judged by "
+        "the others and learns by a squared loss",
+    )
     seed: int = Field(default=0, ge=0, description="All randomness follows from it")
     iterations: Positive = Field(default=8, description="Rounds of duels and training")
     duels: Positive = Field(default=1000, description="Duels per iteration")
@@ -386,8 +474,16 @@ class Config(Section):
         ge=1,
         description="Tokens in one scoring pass; no result depends on it; null: as planned",
     )
+    trackers: list[Literal["trackio", "tensorboard", "wandb"]] = Field(
+        default=[],
+        description="What else is told of the run's curves: trackio, tensorboard, wandb (offline)",
+    )
     tribe: Tribe = Field(default=Tribe(), description="The adapters that compete")
+    baseline: Baseline = Field(default=Baseline(), description="For an algorithm other than 'sparta'")
     data: Data = Field(default=Data(), description="The instructions that they fight over")
+    instructions: Instructions = Field(
+        default=Instructions(), description="Which of the instructions an iteration takes"
+    )
     matchmaking: Matchmaking = Field(default=Matchmaking(), description="Who fights whom")
     generation: Generation = Field(default=Generation(), description="How the fighters answer")
     judge: Judge = Field(default=Judge(), description="How the others judge")
@@ -416,6 +512,14 @@ class Config(Section):
         if None in sizes.values():
             raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
         return Sizes(**sizes)
+
+    @model_validator(mode="after")
+    def _win_rates_need_our_trainer(self) -> Config:
+        if self.algorithm == "sppo" and self.training.trainer in ("unsloth", "trl"):
+            raise ValueError(
+                f"training.trainer: {self.training.trainer} does not take SPPO's win rates; set it to tribe"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pocket_fits_pocket(self) -> Config:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.baseline import settle_alone
+from sparta_lite.campaign.curriculum import learn_instructions
 from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsChanged, Warned
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
-from sparta_lite.combat.standing import judge_weights
+from sparta_lite.combat.standing import judge_shares
 from sparta_lite.files import write_json, write_lines
 
 
@@ -24,8 +26,11 @@ def settle_votes(
     rules = arena.config.reputation.settings()
     cast = bouts(fought, judgments)
     with arena.phase(iteration, "settle", len(cast)) as meter:
-        settlement = settle(standing, cast, rules)
-        found = preferences(cast, settlement, rules, arena.config.pairs.minimum_margin)
+        if arena.config.algorithm == "sparta":
+            settlement = settle(standing, cast, rules)
+            found = preferences(cast, settlement, rules, arena.config.pairs.minimum_margin)
+        else:
+            settlement, found = settle_alone(arena.config, standing, cast)
         # Sampled rounds can score one answer in two ways; from such a pair there is nothing to learn.
         pairs = [pair for pair in found if pair is not None and _answers_differ(fought[pair.duel.index])]
         write_lines(
@@ -33,7 +38,7 @@ def settle_votes(
             [_preference_row(arena, pair, fought[pair.duel.index]) for pair in pairs],
         )
         tally = _tally(arena, iteration, fought, settlement)
-        weights = _judge_shares(arena, settlement.standing)
+        weights = judge_shares(settlement.standing, rules.reading)
         write_json(
             arena.store.reputation(iteration),
             {
@@ -46,6 +51,7 @@ def settle_votes(
                     None if verdict is None else {"scores": list(verdict.scores), "winner": verdict.winner}
                     for verdict in settlement.verdicts
                 ],
+                **learn_instructions(arena, iteration, settlement),
             },
         )
         meter.add(len(cast), 0)
@@ -75,14 +81,6 @@ def standings(
         name: AdapterStanding(rating.reputation, rating.deviation, **tally[name], weight=weights[name])
         for name, rating in standing.ratings.items()
     }
-
-
-def _judge_shares(arena: Arena, standing: Standing) -> dict[str, float]:
-    """Every adapter's share of the judges' weight, as the rules of the run weigh them."""
-    reading = arena.config.reputation.settings().reading
-    weights = judge_weights(standing.ratings, reading) or dict.fromkeys(arena.tribe, 1.0)
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()}
 
 
 def _answers_differ(fought: FoughtDuel) -> bool:

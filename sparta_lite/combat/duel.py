@@ -11,7 +11,7 @@ Votes = Mapping[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True)
 class Duel:
-    """Two different adapters answer the same instruction.
+    """Two different adapters answer the same instruction; where one learns alone, it answers twice.
 
     ``index`` is the duel's place in its iteration, from 0; ``instruction`` is the index into the
     iteration's list of instructions; ``fighters[0]`` opened the duel.

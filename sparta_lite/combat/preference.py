@@ -36,14 +36,15 @@ def preferences(
 ) -> tuple[Preference | None, ...]:
     """One entry per bout; None where no valid vote was cast or the scores lie within ``minimum_margin``.
 
-    ``settlement`` is what `settle` made of the same bouts. The judges weigh as at that duel (the
-    paper) or as after the iteration's last duel (published code). Equal scores never make a pair.
+    ``settlement`` is what `settle` made of the same bouts. Judges that weigh by reputation do so as at
+    that duel (the paper) or as after the iteration's last duel (published code); other weights are the
+    same for a whole iteration. Equal scores never make a pair.
     """
     reading = settings.reading
-    if reading.pair_weights == "at-duel":
+    if reading.pair_weights == "at-duel" or reading.judge_weights != "reputation":
         verdicts = settlement.verdicts
     else:
-        final = judge_weights(settlement.standing.ratings, reading)
+        final = judge_weights(settlement.standing.ratings, reading, {})
         verdicts = tuple(aggregate(votes, final) for _, votes in bouts)
     pairs: list[Preference | None] = []
     for (duel, _), verdict in zip(bouts, verdicts, strict=True):

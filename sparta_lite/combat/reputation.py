@@ -5,7 +5,10 @@ For the fighters i, j of a duel with the aggregated scores s_i, s_j (SPARTA, arX
     R_i <- R_i + kappa * (s_i - s_j) * tanh(sigma_i) * max(|Phi(z_i) - Phi(z_j)|, eps)
     z_i = (R_i - R_j) / sqrt(sigma_i^2 + sigma_j^2),  z_j = -z_i
 
-The published code reads some points differently from the paper; `KINDS` names the readings.
+The published code reads some points differently from the paper; `KINDS` names the readings. Beside them stand
+kinds of another make: reputations that never move, that are fitted to all duels at once
+(`sparta_lite.combat.bradley_terry`), and judges that weigh by how they judge, not by how they fight
+(`sparta_lite.combat.reliability`).
 """
 
 from __future__ import annotations
@@ -18,26 +21,40 @@ from typing import Literal
 
 from sparta_lite.errors import SpartaError
 
-Kind = Literal["paper", "published-normal", "published-dynamic", "published-static", "uniform"]
+Kind = Literal[
+    "paper",
+    "published-normal",
+    "published-dynamic",
+    "published-static",
+    "uniform",
+    "frozen",
+    "bradley-terry",
+    "reliability",
+]
 Order = Literal["simultaneous", "sequential"]
 PairWeights = Literal["at-duel", "after-iteration"]
+JudgeWeights = Literal["reputation", "uniform", "reliability"]
 
 
 @dataclass(frozen=True)
 class Reading:
     """One way to read the rules.
 
-    ``order``: whether the second fighter's change already sees the first one's new reputation.
-    ``scale`` divides kappa. ``pair_weights``: which reputations weigh the judges when the preference
-    pairs are made. ``judge_weights``: whether reputation weighs the judges at all. ``handicap``:
-    how fighters of low reputation have their scores lowered inside the update (`handicaps`).
+    ``rating``: how reputations come about, by "update" from duel to duel, "frozen" at their start, or fitted
+    by "bradley-terry" after an iteration. ``judge_weights``: what weighs the judges.
+
+    For the kinds that update, ``order``: whether the second fighter's change already sees the first one's
+    new reputation. ``scale`` divides kappa. ``handicap``: how fighters of low reputation have their scores
+    lowered inside the update (`handicaps`). Where reputation weighs the judges, ``pair_weights``: which
+    one does when the preference pairs are made.
     """
 
     order: Order
     scale: float
     pair_weights: PairWeights
-    judge_weights: Literal["reputation", "uniform"] = "reputation"
+    judge_weights: JudgeWeights = "reputation"
     handicap: Literal["none", "dynamic", "static"] = "none"
+    rating: Literal["update", "frozen", "bradley-terry"] = "update"
 
 
 KINDS: dict[Kind, Reading] = {
@@ -46,6 +63,11 @@ KINDS: dict[Kind, Reading] = {
     "published-dynamic": Reading("sequential", 10.0, "after-iteration", handicap="dynamic"),
     "published-static": Reading("sequential", 20.0, "after-iteration", handicap="static"),
     "uniform": Reading("simultaneous", 1.0, "at-duel", judge_weights="uniform"),
+    "frozen": Reading("simultaneous", 1.0, "at-duel", rating="frozen"),
+    "bradley-terry": Reading("simultaneous", 1.0, "at-duel", rating="bradley-terry"),
+    "reliability": Reading(
+        "simultaneous", 1.0, "at-duel", judge_weights="reliability", rating="bradley-terry"
+    ),
 }
 
 
@@ -53,16 +75,22 @@ KINDS: dict[Kind, Reading] = {
 class ReputationSettings:
     """The rules of reputation; the defaults are the paper's.
 
-    ``kind`` picks a row of `KINDS`; ``order``, ``scale`` and ``pair_weights`` override single points
-    of it (None: as the kind says). ``start`` "fair" gives everyone ``start_reputation``; "uneven"
-    spreads the ``prior`` scores of the adapters to that mean and the population standard deviation
-    ``start_spread``. Raises SpartaError for a value that cannot be meant.
+    ``kind`` picks a row of `KINDS`; ``order``, ``scale``, ``pair_weights`` and ``judge_weights`` override
+    single points of it (None: as the kind says). "bradley-terry" and "reliability" look at the duels of
+    the last ``memory`` iterations; fitted reputations count ``virtual_duels`` more for every adapter.
+    ``start`` "fair" gives everyone ``start_reputation``; "uneven" spreads the ``prior`` scores of the
+    adapters to that mean and the population standard deviation ``start_spread``.
+
+    Raises SpartaError for a value that cannot be meant.
     """
 
     kind: Kind = "paper"
     order: Order | None = None
     scale: float | None = None
     pair_weights: PairWeights | None = None
+    judge_weights: JudgeWeights | None = None
+    memory: int = 3
+    virtual_duels: float = 2.0
     kappa_0: float = 10.0
     kappa_min: float = 5.0
     decay: float = 0.9
@@ -84,14 +112,17 @@ class ReputationSettings:
             _require_name("order", self.order, ("simultaneous", "sequential"))
         if self.pair_weights is not None:
             _require_name("pair_weights", self.pair_weights, ("at-duel", "after-iteration"))
+        if self.judge_weights is not None:
+            _require_name("judge_weights", self.judge_weights, ("reputation", "uniform", "reliability"))
         positive = ["decay", "decay_steps", "floor", "min_deviation", "start_deviation", "start_spread"]
-        positive += ["start_reputation"] + (["scale"] if self.scale is not None else [])
+        positive += ["start_reputation", "virtual_duels"] + (["scale"] if self.scale is not None else [])
         for name in positive:
             _require(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         for name in ("kappa_0", "kappa_min", "eps"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "a number, 0 or more")
         _require("decay", self.decay, self.decay <= 1, "a factor of at most 1")
         _require("window", self.window, self.window >= 2, "at least 2 changes")
+        _require("memory", self.memory, self.memory >= 1, "at least 1 iteration")
 
     @property
     def reading(self) -> Reading:
@@ -101,8 +132,9 @@ class ReputationSettings:
             order=self.order or of_kind.order,
             scale=of_kind.scale if self.scale is None else self.scale,
             pair_weights=self.pair_weights or of_kind.pair_weights,
-            judge_weights=of_kind.judge_weights,
+            judge_weights=self.judge_weights or of_kind.judge_weights,
             handicap=of_kind.handicap,
+            rating=of_kind.rating,
         )
 
     def kappa(self, number: int) -> float:

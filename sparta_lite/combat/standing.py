@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from sparta_lite.combat.bradley_terry import Results, fit, results
 from sparta_lite.combat.duel import Bout
+from sparta_lite.combat.reliability import accuracies, ballots, toned, trust
 from sparta_lite.combat.reputation import Rating, Reading, ReputationSettings, update
 from sparta_lite.combat.verdict import Verdict, aggregate
 from sparta_lite.errors import SpartaError
@@ -21,12 +23,17 @@ class Standing:
     """The state with which ``iteration`` (from 0) begins: everything that the rules remember.
 
     ``factors`` multiply an adapter's aggregated score inside the reputation update; they are all 1
-    unless the kind has a handicap.
+    unless the kind has a handicap. The others stay empty under rules that look at no earlier iteration:
+    ``results`` and ``ballots`` of the iterations that are remembered, oldest first, and ``reliability``, the
+    probability of every judge to put the better answer first (`accuracies`), as it was last estimated.
     """
 
     iteration: int
     ratings: dict[str, Rating]
     factors: dict[str, float]
+    results: tuple[Results, ...] = ()
+    ballots: tuple[tuple[str, ...], ...] = ()
+    reliability: dict[str, float] = field(default_factory=dict)
 
     @property
     def reputations(self) -> dict[str, float]:
@@ -34,7 +41,7 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and dicts; `from_json` gives back an equal object, bit for bit."""
-        return {
+        data: dict[str, Any] = {
             "iteration": self.iteration,
             "ratings": {
                 name: {
@@ -46,6 +53,13 @@ class Standing:
             },
             "factors": dict(self.factors),
         }
+        if self.results:
+            data["results"] = [[[*pair, won] for pair, won in each.items()] for each in self.results]
+        if self.ballots:
+            data["ballots"] = [list(each) for each in self.ballots]
+        if self.reliability:
+            data["reliability"] = dict(self.reliability)
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Standing:
@@ -60,7 +74,17 @@ class Standing:
                 for name, entry in data["ratings"].items()
             }
             factors = {name: float(data["factors"][name]) for name in ratings}
-            return cls(int(data["iteration"]), ratings, factors)
+            return cls(
+                int(data["iteration"]),
+                ratings,
+                factors,
+                tuple(
+                    {(str(winner), str(loser)): float(won) for winner, loser, won in each}
+                    for each in data.get("results", ())
+                ),
+                tuple(tuple(map(str, each)) for each in data.get("ballots", ())),
+                {name: float(value) for name, value in data.get("reliability", {}).items()},
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SpartaError(
                 f"the recorded reputations are damaged ({error!r}): restore the file"
@@ -93,18 +117,26 @@ def begin(tribe: Sequence[str], settings: ReputationSettings) -> Standing:
 
 
 def settle(standing: Standing, bouts: Sequence[Bout], settings: ReputationSettings) -> Settlement:
-    """Apply one iteration's duels, in their order, to ``standing``.
+    """Apply one iteration's duels to ``standing``: in their order, or all at once where the kind fits them.
 
-    Judges weigh by their reputation at that duel (or alike, where the kind says so). A duel without a
-    valid vote changes nothing, and leaves every other duel's kappa as it is.
+    Judges weigh by their reputation at that duel, or as the rules say otherwise. Where they weigh by
+    reliability, that is estimated first, from all votes of this iteration and those remembered, and then
+    holds for all of the iteration's duels. Fitted reputations weigh as the iteration found them, and
+    ``history`` has the new ones after every duel. A duel without a valid vote changes nothing, and leaves
+    every other duel's kappa as it is.
     """
     reading = settings.reading
     ratings = dict(standing.ratings)
+    heard, remembered, reliability = bouts, standing.ballots, standing.reliability
+    if reading.judge_weights == "reliability":
+        remembered = (*standing.ballots, ballots(bouts, tuple(ratings)))[-settings.memory :]
+        reliability = accuracies([each for iteration in remembered for each in iteration], tuple(ratings))
+        heard = toned(bouts)
     verdicts: list[Verdict | None] = []
     history: list[dict[str, Rating]] = []
-    for duel, votes in bouts:
-        verdict = aggregate(votes, judge_weights(ratings, reading))
-        if verdict is not None:
+    for duel, votes in heard:
+        verdict = aggregate(votes, judge_weights(ratings, reading, reliability))
+        if verdict is not None and reading.rating == "update":
             first, second = duel.fighters
             scores = (
                 verdict.scores[0] * standing.factors[first],
@@ -114,16 +146,37 @@ def settle(standing: Standing, bouts: Sequence[Bout], settings: ReputationSettin
             ratings = {**ratings, first: moved[0], second: moved[1]}
         verdicts.append(verdict)
         history.append(ratings)
+    fought = standing.results
+    if reading.rating == "bradley-terry":
+        fought = (*standing.results, results(bouts, verdicts))[-settings.memory :]
+        ratings = fit(fought, ratings, settings.start_reputation, settings.virtual_duels)
+        history = [ratings] * len(bouts)
     following = standing.iteration + 1
     factors = handicaps(reading, following, ratings, standing.factors)
-    return Settlement(tuple(verdicts), tuple(history), Standing(following, ratings, factors))
+    return Settlement(
+        tuple(verdicts),
+        tuple(history),
+        Standing(following, ratings, factors, fought, remembered, reliability),
+    )
 
 
-def judge_weights(ratings: Mapping[str, Rating], reading: Reading) -> dict[str, float] | None:
-    """What `aggregate` weighs the judges by; None for all alike."""
-    if reading.judge_weights == "uniform":
-        return None
-    return {name: rating.reputation for name, rating in ratings.items()}
+def judge_weights(
+    ratings: Mapping[str, Rating], reading: Reading, reliability: Mapping[str, float]
+) -> dict[str, float] | None:
+    """What `aggregate` weighs the judges by; None for all alike, as before anyone's reliability is known."""
+    if reading.judge_weights == "reliability" and reliability:
+        return {name: trust(value) for name, value in reliability.items()}
+    if reading.judge_weights == "reputation":
+        return {name: rating.reputation for name, rating in ratings.items()}
+    return None
+
+
+def judge_shares(standing: Standing, reading: Reading) -> dict[str, float]:
+    """Every adapter's share of the judges' weight as ``standing`` has it; all 0 where none is trusted."""
+    weights = judge_weights(standing.ratings, reading, standing.reliability)
+    weights = weights or dict.fromkeys(standing.ratings, 1.0)
+    total = sum(weights.values())
+    return {name: weight / total if total else 0.0 for name, weight in weights.items()}
 
 
 def handicaps(

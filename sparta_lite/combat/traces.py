@@ -19,7 +19,7 @@ from typing import Any, cast
 from sparta_lite.combat.duel import Bout, Duel
 from sparta_lite.combat.preference import Preference, preferences
 from sparta_lite.combat.reputation import Kind, Rating, ReputationSettings
-from sparta_lite.combat.standing import Settlement, Standing, settle
+from sparta_lite.combat.standing import Settlement, Standing, judge_shares, settle
 from sparta_lite.errors import SpartaError
 
 ROUNDING = 1e-4
@@ -53,6 +53,14 @@ def replay_preferences(
     return [
         preferences(bouts, settlement, rules, minimum_margin) for bouts, settlement in _settled(trace, rules)
     ]
+
+
+def replay_shares(
+    trace: Mapping[str, Any], kind: str | None = None, settings: ReputationSettings | None = None
+) -> dict[str, float]:
+    """Every adapter's share of the judges' weight after the last iteration; arguments as in `replay`."""
+    rules = _rules(kind, settings)
+    return judge_shares(_settled(trace, rules)[-1][1].standing, rules.reading)
 
 
 def as_trace(start: Standing, iterations: Sequence[Sequence[Bout]]) -> dict[str, Any]:

@@ -27,10 +27,10 @@ class Verdict:
 def aggregate(votes: Votes, weights: Mapping[str, float] | None = None) -> Verdict | None:
     """The weighted mean of the votes: s_i = sum_k R_k s_i^(k) / sum_k R_k (algorithm step "aggregation").
 
-    ``weights`` are the judges' reputations (positive); None weighs all alike. A judge that failed on
-    either response is left out, because only its two scores together say anything. Returns None
-    when no valid vote is left. The sums are rounded once (fsum), so neither the judges' order nor
-    the fighters' can make or break a tie.
+    ``weights`` are the judges' reputations, or whatever else they weigh by (0 or more); None weighs all
+    alike. A judge that failed on either response is left out, because only its two scores together say
+    anything. Returns None when no valid vote is left that has weight. The sums are rounded once (fsum),
+    so neither the judges' order nor the fighters' can make or break a tie.
 
     Raises SpartaError when a score is not finite.
     """
@@ -46,6 +46,8 @@ def aggregate(votes: Votes, weights: Mapping[str, float] | None = None) -> Verdi
             raise SpartaError(f"judge {judge!r} cast the scores {pair}: record a failed judgment as None")
     share = {judge: 1.0 if weights is None else weights[judge] for judge in valid}
     total = math.fsum(share.values())
+    if total == 0.0:
+        return None
     first, second = (
         math.fsum(share[judge] * valid[judge][side] for judge in valid) / total for side in (0, 1)
     )

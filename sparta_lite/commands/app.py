@@ -8,14 +8,19 @@ import typer
 from typer.core import TyperGroup
 
 from sparta_lite import __version__
+from sparta_lite.commands.ablate import ablate
+from sparta_lite.commands.audit import audit
 from sparta_lite.commands.chat import chat
 from sparta_lite.commands.doctor import doctor
 from sparta_lite.commands.eval import evaluate
 from sparta_lite.commands.export import export
 from sparta_lite.commands.forge import forge
+from sparta_lite.commands.list import list_runs
 from sparta_lite.commands.plan import plan
 from sparta_lite.commands.replay import replay
+from sparta_lite.commands.report import report
 from sparta_lite.commands.run import INTERRUPTED, run
+from sparta_lite.commands.watch import watch
 from sparta_lite.errors import SpartaError
 
 
@@ -48,12 +53,17 @@ app = typer.Typer(
     help="Align a tribe of LoRA adapters that duel, judge each other and learn, on one resident base.",
 )
 app.command()(run)
+app.command()(watch)
+app.command("list")(list_runs)
+app.command()(report)
+app.command()(ablate)
 app.command()(replay)
 app.command()(plan)
 app.command()(doctor)
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(chat)
+app.command()(audit)
 app.add_typer(forge, name="forge")
 
 

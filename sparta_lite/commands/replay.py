@@ -23,6 +23,8 @@ class _Outcome:
 
     ratings: dict[str, tuple[float, float]]
     """Adapter -> reputation and deviation, after the last duel."""
+    shares: dict[str, float]
+    """Adapter -> its share of the judges' weight, after the last duel."""
     pairs: list[tuple[combat.Preference | None, ...]]
     """Per iteration and duel."""
 
@@ -58,6 +60,11 @@ def replay(
     if not (run / "config.yaml").is_file():
         raise SpartaError(f"{run}: not a run's directory; give one that `sparta-lite run` made")
     recorded_rules = load_config(run / "config.yaml")
+    if recorded_rules.algorithm != "sparta":
+        raise SpartaError(
+            f"{run}: was run with algorithm {recorded_rules.algorithm}, whose pairs follow no reputation; "
+            "give a run of sparta"
+        )
     rules = load_config(run / "config.yaml", sets or [])
     quiet_libraries()
     from sparta_lite.campaign.store import read_trace
@@ -76,7 +83,8 @@ def _settled(trace: dict[str, Any], rules: Config) -> _Outcome:
     start = combat.as_trace(combat.begin(tuple(trace["start"]), settings), [])["start"]
     trace = {**trace, "start": start}
     pairs = combat.replay_preferences(trace, settings=settings, minimum_margin=rules.pairs.minimum_margin)
-    return _Outcome(combat.replay(trace, settings=settings)[-1], pairs)
+    shares = combat.replay_shares(trace, settings=settings)
+    return _Outcome(combat.replay(trace, settings=settings)[-1], shares, pairs)
 
 
 def _changes(trace: dict[str, Any], recorded: _Outcome, replayed: _Outcome) -> list[_Change]:
@@ -105,6 +113,10 @@ def _document(
             name: {"recorded": list(recorded.ratings[name]), "replayed": list(replayed.ratings[name])}
             for name in recorded.ratings
         },
+        "judge_weights": {
+            name: {"recorded": recorded.shares[name], "replayed": replayed.shares[name]}
+            for name in recorded.shares
+        },
         "pairs": {
             "recorded": recorded.count,
             "replayed": replayed.count,
@@ -118,11 +130,12 @@ def _report(run: Path, rules: Config, recorded: _Outcome, replayed: _Outcome, ch
     lines = [
         f"{run} under {rules.reputation.kind!r} rules",
         "",
-        f"{'adapter':{width}}  {'recorded':>18}  {'replayed':>18}",
+        f"{'adapter':{width}}  {'recorded':>27}  {'replayed':>27}",
+        f"{'':{width}}  {'reputation':>18} {'judges':>8}  {'reputation':>18} {'judges':>8}",
     ]
     for name in sorted(replayed.ratings, key=lambda name: -replayed.ratings[name][0]):
         shown = (
-            f"{outcome.ratings[name][0]:9.3f} ± {outcome.ratings[name][1]:6.3f}"
+            f"{outcome.ratings[name][0]:9.3f} ± {outcome.ratings[name][1]:6.3f} {outcome.shares[name]:8.2%}"
             for outcome in (recorded, replayed)
         )
         lines.append(f"{name:{width}}  " + "  ".join(shown))

@@ -17,6 +17,7 @@ from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_lines
+from sparta_lite.show.trackers import Trackers
 
 INTERRUPTED = 130
 
@@ -82,8 +83,14 @@ def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool
     # The view must leave the terminal as it was, also when a batch system ends the run.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with _view(plain, json, _earlier(out) if resume else []) as listener:
+        earlier = _earlier(out) if resume else []
+        tracked = Trackers(settings.trackers, out, settings.model_dump(), earlier)
+        with tracked, _view(plain, json, earlier) as view:
             from sparta_lite.campaign.loop import run as campaign
+
+            def listener(event: Event) -> None:
+                view(event)
+                tracked(event)
 
             campaign(settings, out, resume, listener)
         if not json:

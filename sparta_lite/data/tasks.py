@@ -113,6 +113,30 @@ def load_task_instructions(
     Raises:
         SpartaError: there is no such task, its source cannot be read, or most rows are not of its form.
     """
+    entries, skipped = _fought_over(name, path, subset, split, condition)
+    return unique([(row, entry.question.text) for row, entry in entries], skipped)
+
+
+def load_answers(
+    name: str,
+    path: str | None,
+    subset: str | None = None,
+    split: str | None = None,
+    condition: str | None = None,
+) -> dict[str, Question]:
+    """The same instructions with their answers: for SPIN and for looking back at a run, never for duels.
+
+    Raises:
+        SpartaError: see `load_task_instructions`.
+    """
+    entries, _ = _fought_over(name, path, subset, split, condition)
+    return {entry.question.text: entry.question for _, entry in entries}
+
+
+def _fought_over(
+    name: str, path: str | None, subset: str | None, split: str | None, condition: str | None
+) -> tuple[list[tuple[Row, Entry]], list[str]]:
+    """The entries that duels use, and which rows are none."""
     preset = preset_of(name)
     where, named, splits = _source(name, preset, path, subset)
     training = split_name(where, splits, split or named)
@@ -127,7 +151,7 @@ def load_task_instructions(
         entries = [(row, entry) for row, entry in entries if not _is_held_out(entry)]
     if not entries:
         raise SpartaError(f"{where}: all questions of so few rows are held out; give a file with more")
-    return unique([(row, entry.question.text) for row, entry in entries], skipped)
+    return entries, skipped
 
 
 def load_task(name: str, path: str | None, items: int, seed: int) -> Task:

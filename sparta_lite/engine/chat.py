@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from sparta_lite.errors import SpartaError
@@ -114,7 +115,10 @@ class Chat:
 
     def text(self, text: str) -> list[int]:
         """Tokens of foreign text; what looks like a special token in it stays text."""
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        # The tokenizer splits what is marked special alone, and Qwen's <think> and <tool_call> are not.
+        begins = () if self._controls is None else self._controls.finditer(text)
+        cuts = [0, *(begin.start() + 1 for begin in begins), len(text)]
+        return [token for start, end in pairwise(cuts) for token in self._foreign(text[start:end])]
 
     def plain(self, response: Sequence[int]) -> list[int]:
         """A response without special tokens."""
@@ -189,6 +193,25 @@ class Chat:
         for index, piece in enumerate(_SLOT.split(rendered)):
             parts.append(int(piece) if index % 2 else self._template_text(piece))
         return parts
+
+    @cached_property
+    def _controls(self) -> re.Pattern[str] | None:
+        """Where tokens begin that are not marked special, but steer a conversation; None: there are none.
+
+        Other added tokens, such as runs of spaces or HTML tags, are how a tokenizer writes plain text.
+        """
+        template = str(self.tokenizer.chat_template)
+        added = (entry for entry in self.tokenizer.added_tokens_decoder.values() if not entry.special)
+        steering = [
+            re.escape(entry.content)
+            for entry in added
+            if len(entry.content.strip()) > 1
+            and (entry.content in template or entry.content.startswith("<|"))
+        ]
+        return re.compile(f"(?={'|'.join(steering)})") if steering else None
+
+    def _foreign(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _template_text(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

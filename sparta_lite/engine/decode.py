@@ -20,7 +20,8 @@ from sparta_lite.engine.step import Steps
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 
-Stop = Literal["end-of-turn", "length", "context", "text"]
+Stop = Literal["end-of-turn", "length", "context", "text", "reference"]
+"""``reference``: it was not generated at all, but came with the data."""
 Progress = Callable[[int, int], None]
 """Called with (items finished, tokens processed) since the last call."""
 Until = Callable[[Sequence[int]], bool]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.measuring import merit
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import METRICS_KEYS, Store
 from sparta_lite.campaign.tribe import find_tribe
@@ -88,7 +89,7 @@ def best_adapter(finished: Finished) -> str:
     """
     measured = evaluations(finished.store)
     tasks = measured.get(finished.iteration, {}).get("tasks", [])
-    merits = {name: _merit(tasks, name) for name in finished.tribe}
+    merits = {name: merit(tasks, name) for name in finished.tribe}
     ranked = {name: merit for name, merit in merits.items() if merit is not None}
     if not ranked:
         others = f", or --iteration {' or '.join(map(str, measured))}" if measured else ""
@@ -97,12 +98,3 @@ def best_adapter(finished: Finished) -> str:
             f"best; name an adapter{others}"
         )
     return max(ranked, key=lambda name: ranked[name])
-
-
-def _merit(tasks: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """0 to 1; None where a task could not be measured."""
-    values = [task["accuracy"][name] for task in tasks]
-    if not values or None in values:
-        return None
-    shares = [(value - 1) / 9 if task["judged"] else value for task, value in zip(tasks, values, strict=True)]
-    return float(sum(shares) / len(shares))

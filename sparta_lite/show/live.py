@@ -42,15 +42,17 @@ class LiveView:
     Args:
         console: must satisfy ``can_show``; a write to it that fails silences the view, not the run.
         earlier: the events of the processes that a resumed run goes on from.
+        started: seconds since 1970 when the run began, where another process runs it; None: it begins now.
     """
 
-    def __init__(self, console: Console, earlier: Iterable[Event] = ()) -> None:
+    def __init__(self, console: Console, earlier: Iterable[Event] = (), started: float | None = None) -> None:
         console.file = cast(TextIO, Outlet(console.file))
         self._console = console
         self._board = Board()
         for event in earlier:
             self._board.update(event)
         self._lock = threading.Lock()
+        self._passed = 0.0 if started is None else max(time.time() - started, 0.0)
         self._began = time.monotonic()
         self._strays = io.StringIO()
         self._exit = contextlib.ExitStack()
@@ -89,7 +91,26 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.size
         with self._lock:
-            lines = frame(self._board, width, height, time.monotonic() - self._began)
+            elapsed = self._passed + time.monotonic() - self._began
+            lines = frame(self._board, width, height, elapsed)
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+
+class Still:
+    """The live view as it stands after ``events``, drawn once: as many of ``height`` lines as it fills."""
+
+    def __init__(self, events: Iterable[Event], elapsed: float, height: int) -> None:
+        self._board = Board()
+        for event in events:
+            self._board.update(event)
+        self._elapsed, self._height = elapsed, height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = frame(self._board, options.max_width, self._height - 2, self._elapsed)
+        while lines and not lines[-1]:
+            lines.pop()
         for line in lines:
             yield from line
             yield Segment.line()

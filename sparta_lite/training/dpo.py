@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
@@ -16,6 +15,7 @@ from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.choice import again
 from sparta_lite.training.likelihood import completion_logprobs
+from sparta_lite.training.losses import pair_losses
 from sparta_lite.training.optim import Optimizer, distances, trainable
 from sparta_lite.training.packing import TokenizedPair, pack, truncate
 from sparta_lite.training.phase import (
@@ -51,7 +51,7 @@ def train(
     on_shrink: OnShrink | None = None,
     known: Tensor | None = None,
 ) -> DpoResult:
-    """DPO (Rafailov et al. 2023, equation 7) of all adapters, each against itself at the start.
+    """DPO of all adapters, or the settings' other loss, each against itself at the start.
 
     All adapters see the same pairs in the same order. AdamW starts fresh. Training happens in the
     bank's own memory.
@@ -178,6 +178,7 @@ def backward(
         float32 [5, adapters]: loss, margin, accuracy, log-probability of chosen and of rejected.
     """
     tokens = sum(len(pair.chosen) for pair in pairs)
+    win_rates = torch.tensor([pair.win_rate for pair in pairs], device=decoder.device)
     measured = torch.zeros(5, len(bank.adapters), device=decoder.device)
     for part in micro_batches(pairs, settings.micro_batch):
         # [adapters, pairs of the part, 2]
@@ -185,7 +186,8 @@ def backward(
         chosen, rejected = logprobs.unbind(-1)
         ratios = logprobs - reference[:, part]
         margins = settings.beta * (ratios[..., 0] - ratios[..., 1])  # [adapters, pairs]
-        losses = -F.logsigmoid(margins).sum(1) / len(pairs)  # [adapters]
+        losses = pair_losses(ratios, settings.beta, win_rates[part], settings.loss)  # [adapters, pairs]
+        losses = losses.sum(1) / len(pairs)  # [adapters]
         if settings.sft_weight:
             losses = losses - settings.sft_weight * chosen.sum(1) / tokens
         losses.sum().backward()

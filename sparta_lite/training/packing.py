@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ class TokenizedPair:
     prompt: Tokens
     chosen: Tokens
     rejected: Tokens
+    win_rate: float = field(default=1.0, kw_only=True)
+    """Of chosen against rejected, 0 to 1; the loss ``sppo`` alone asks for it."""
+
+    @property
+    def tokens(self) -> int:
+        """How many, all three together."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
     @property
     def completions(self) -> tuple[Tokens, Tokens]:
@@ -49,7 +56,7 @@ def truncate(
     for pair in pairs:
         prompt = pair.prompt[-max_prompt:]
         room = max_length - len(prompt)
-        cut.append(TokenizedPair(prompt, pair.chosen[:room], pair.rejected[:room]))
+        cut.append(replace(pair, prompt=prompt, chosen=pair.chosen[:room], rejected=pair.rejected[:room]))
     both = list(zip(pairs, cut, strict=True))
     return cut, Truncation(
         prompts=sum(old.prompt != new.prompt for old, new in both),

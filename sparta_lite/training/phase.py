@@ -12,6 +12,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 from sparta_lite.training.likelihood import Precision
+from sparta_lite.training.losses import Loss
 from sparta_lite.training.optim import Kind
 from sparta_lite.training.packing import TokenizedPair, Truncation
 
@@ -20,6 +21,7 @@ from sparta_lite.training.packing import TokenizedPair, Truncation
 class DpoSettings:
     """Defaults are the paper's, where it names a value."""
 
+    loss: Loss = "dpo"
     beta: float = 0.1
     learning_rate: float = 1e-6
     """The peak, after warm-up and before the cosine falls."""
@@ -124,7 +126,7 @@ def slices(count: int, size: int) -> Iterator[slice]:
 
 def micro_batches(pairs: Sequence[TokenizedPair], size: int) -> list[list[int]]:
     """A batch in passes of ``size`` pairs of similar length, by their places in ``pairs``."""
-    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, vars(pairs[place]).values())))
+    order = sorted(range(len(pairs)), key=lambda place: pairs[place].tokens)
     return [order[part] for part in slices(len(order), size)]
 
 

@@ -79,8 +79,12 @@ def train_in_turn(
 
     Raises:
         SpartaError: as ``dpo.train``; adapters already trained, and the complete updates of the one at
-            hand, are in the bank.
+            hand, are in the bank. Also for another loss than DPO's.
     """
+    if settings.loss != "dpo":
+        raise SpartaError(
+            "training: TRL's SPPO knows no win rates between 0 and 1; set training.trainer to tribe"
+        )
     if model.device.type == "cpu":
         require_interpreter()
     whole = pairs

@@ -1,6 +1,7 @@
 """Run by test_resume.py in a process of its own: campaigns whose processes are killed again and again.
 
-Usage: crashes.py CONFIG DIRECTORY. Prints one JSON object: scenario -> number of kills.
+Usage: crashes.py CONFIG DIRECTORY [ALGORITHM]. Prints one JSON object: scenario -> number of kills.
+One run of a baseline is killed in all of its phases.
 The libraries are imported once; every campaign then runs in a forked child that SIGKILLs itself.
 """
 
@@ -21,6 +22,8 @@ from sparta_lite.campaign.events import Event, PhaseProgress, PhaseStarted, Trai
 from sparta_lite.campaign.loop import run
 
 CONFIG, ROOT = Path(sys.argv[1]), Path(sys.argv[2])
+ALGORITHM = sys.argv[3] if len(sys.argv) > 3 else "sparta"
+PHASES = ("evaluate", "match", "generate", "judge", "settle", "train")  # as a run comes to them
 
 
 def die() -> None:
@@ -33,7 +36,7 @@ def campaign(out: Path, prepare: Callable[[], Callable[[Event], None]]) -> bool:
     if child == 0:
         listener = prepare()
         try:
-            run(load_config(CONFIG), out, (out / "run.json").exists(), listener)
+            run(load_config(CONFIG, [f"algorithm={ALGORITHM}"]), out, (out / "run.json").exists(), listener)
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
@@ -88,7 +91,13 @@ def main() -> None:
     torch.set_num_threads(1)
     kills = {}
     assert campaign(ROOT / "whole", lambda: lambda event: None)
-    for phase in ("match", "generate", "judge", "settle", "train", "evaluate"):
+    if ALGORITHM != "sparta":
+        for phase in PHASES:
+            assert not campaign(ROOT / "killed", in_phase(phase)), f"no kill in {phase}"
+        assert campaign(ROOT / "killed", lambda: lambda event: None)
+        print(json.dumps({"killed": len(PHASES)}))
+        return
+    for phase in PHASES:
         out = ROOT / f"killed-in-{phase}"
         assert not campaign(out, in_phase(phase)), f"no kill in {phase}"
         assert campaign(out, lambda: lambda event: None)

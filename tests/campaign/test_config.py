@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import sparta_lite.pocket
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.settings import JUDGE_REQUESTS, Config, Judge, Tribe
-from sparta_lite.combat import MatchSettings, ReputationSettings
+from sparta_lite.combat import CurriculumSettings, MatchSettings, ReputationSettings
 from sparta_lite.errors import SpartaError
 
 
@@ -62,11 +62,16 @@ def test_class_defaults_are_the_papers(written: Any) -> None:
 def test_rules_default_to_those_of_combat() -> None:
     assert Config().reputation.settings() == ReputationSettings()
     assert Config().matchmaking.settings() == MatchSettings()
+    assert Config().instructions.settings() == CurriculumSettings()
 
 
 def test_every_rule_of_combat_can_be_set() -> None:
     config = Config()
-    for section, rules in ((config.reputation, ReputationSettings), (config.matchmaking, MatchSettings)):
+    for section, rules in (
+        (config.reputation, ReputationSettings),
+        (config.matchmaking, MatchSettings),
+        (config.instructions, CurriculumSettings),
+    ):
         assert set(type(section).model_fields) == {field.name for field in dataclasses.fields(rules)}
 
 
@@ -75,6 +80,7 @@ def test_every_setting_of_dpo_can_be_set_and_has_its_default() -> None:
 
     ours = Config().training.model_dump()
     theirs = dataclasses.asdict(DpoSettings())
+    assert theirs.pop("loss") == "dpo"  # as the algorithm says
     planned = {"micro_batch", "adapters_at_once", "checkpointing"}  # null until the plan says
     assert {name: ours[name] for name in theirs.keys() - planned} == {
         name: theirs[name] for name in theirs.keys() - planned
@@ -212,7 +218,7 @@ def test_all_errors_of_a_file_stand_in_one_line_with_the_nearest_names(written: 
         ("duels: '8'", "duels is '8'; it should be a valid integer"),
         ("matchmaking: {alpha: 1.5}", "matchmaking.alpha is 1.5; it should be less than or equal to 1"),
         ("matchmaking: {alpha: .nan}", "matchmaking.alpha is nan; it should be a finite number"),
-        ("tribe: {size: 2}", "tribe.size is 2; it should be greater than or equal to 3"),
+        ("tribe: {size: 2}", "tribe.size is 2; two fight and at least one judges, so give 3 or more"),
         ("tribe: {adapters: {a: x, b: y}}", "tribe.adapters names 2; two fight and at least one judges"),
         ("tribe: {adapters: {a: x, b: y, ../c: z}}", "tribe.adapters: '../c' cannot name a directory"),
         (

@@ -27,12 +27,10 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in [*files, run / "metrics.jsonl"]}
 
 
-@pytest.fixture(scope="module")
-def crashed(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("crashes")
+def crash(config: Path, root: Path, *algorithm: str) -> Path:
     script = Path(__file__).with_name("crashes.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tiny_config), str(root)],
+        [sys.executable, str(script), str(config), str(root), *algorithm],
         capture_output=True,
         text=True,
         timeout=240,
@@ -40,6 +38,11 @@ def crashed(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     assert done.returncode == 0, done.stderr
     (root / "kills.json").write_text(done.stdout.strip().splitlines()[-1])
     return root
+
+
+@pytest.fixture(scope="module")
+def crashed(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return crash(tiny_config, tmp_path_factory.mktemp("crashes"))
 
 
 def test_a_whole_run_leaves_every_file(crashed: Path) -> None:
@@ -62,6 +65,13 @@ def test_a_kill_inside_a_phase_changes_nothing(crashed: Path, phase: str) -> Non
 def test_kills_at_any_write_change_nothing(crashed: Path) -> None:
     assert json.loads((crashed / "kills.json").read_text())["killed-at-writes"] >= 5
     assert contents(crashed / "killed-at-writes") == contents(crashed / "whole")
+
+
+def test_kills_inside_all_phases_of_a_baseline_change_nothing(tiny_config: Path, tmp_path: Path) -> None:
+    root = crash(tiny_config, tmp_path, "sppo")
+    whole = contents(root / "whole")
+    assert json.loads(whole["metrics.jsonl"].splitlines()[-2])["learners"] == ["ada"]
+    assert contents(root / "killed") == whole
 
 
 def test_lost_figures_are_measured_again_with_the_adapters_of_their_iteration(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from sparta_lite.combat import MatchSettings, judges, schedule
 from sparta_lite.errors import SpartaError
@@ -89,6 +91,46 @@ def test_every_block_is_shuffled_anew():
     assert len(blocks) > 7
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
+def test_annealed_opponents_meet_as_often_as_the_formula_says(progress):
+    ladder = {"a": 90.0, "b": 92.0, "c": 97.0, "d": 110.0}  # gaps from a: .1, .35, 1
+    rules = MatchSettings(kind="annealed", alpha=0.2, gap_deviation=0.3)
+    duels = schedule(8000, tuple(ladder), ladder, rules, 11, 2, progress)
+    met = Counter(duel.fighters[1] for duel in duels if duel.fighters[0] == "a")
+    formula = {
+        name: math.exp(-((gap - (1 - progress)) ** 2) / (2 * 0.3**2))
+        for name, gap in (("b", 0.1), ("c", 0.35), ("d", 1.0))
+    }
+    whole = sum(formula.values())
+    expected = [2000 * (0.2 / 3 + 0.8 * value / whole) for value in formula.values()]
+    assert chisquare([met[name] for name in formula], expected).pvalue > 0.01
+
+
+def test_annealed_opponents_of_an_even_tribe_are_anyone():
+    tribe = tuple("abcde")
+    rules = MatchSettings(kind="annealed", alpha=0.0)
+    duels = schedule(4000, tribe, dict.fromkeys(tribe, 100.0), rules, 3, 0, 0.0)
+    met = Counter(duel.fighters for duel in duels)
+    assert chisquare(list(met.values())).pvalue > 0.01
+    assert len(met) == 20
+
+
+def test_annealed_chances_never_vanish_altogether():
+    ladder = {"a": 100.0, "b": 101.0, "c": 102.0, "d": 300.0}
+    rules = MatchSettings(kind="annealed", alpha=0.0, gap_deviation=1e-3)
+    for duel in schedule(40, tuple(ladder), ladder, rules, 0, 0, 0.5):
+        if duel.fighters[0] == "a":  # the target gap of 100 is 98 and more away
+            assert duel.fighters[1] == "c"
+
+
+@given(st.data(), tribes, settings, seeds)
+def test_progress_means_nothing_to_the_nearest(data, tribe, rules, seed):
+    reputations = data.draw(reputations_of(tribe))
+    assert schedule(20, tribe, reputations, rules, seed, 1, 0.7) == schedule(
+        20, tribe, reputations, rules, seed, 1
+    )
+
+
 @pytest.mark.parametrize("tribe", [(), ("a",), ("a", "b")])
 def test_a_tribe_without_a_judge_is_refused(tribe):
     with pytest.raises(SpartaError, match="at least one judges"):
@@ -100,7 +142,15 @@ def test_a_name_that_stands_twice_is_refused():
         schedule(1, ("a", "b", "a"), {"a": 100.0, "b": 100.0}, MatchSettings(), 0, 0)
 
 
-@pytest.mark.parametrize(("values", "says"), [({"alpha": 1.5}, "alpha is 1.5"), ({"k": 0}, "k is 0")])
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"k": 0}, "k is 0"),
+        ({"kind": "annealled"}, "did you mean 'annealed'"),
+        ({"gap_deviation": 0.0}, "gap_deviation is 0.0"),
+    ],
+)
 def test_impossible_match_settings_are_refused(values, says):
     with pytest.raises(SpartaError, match=says):
         MatchSettings(**values)

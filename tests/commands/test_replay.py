@@ -94,6 +94,17 @@ def test_the_report_ranks_by_the_replayed_reputation(recorded: Path) -> None:
     assert names == ["ben", "dan", "cyd", "ada"]
 
 
+def test_the_judges_weights_stand_beside_the_reputations(recorded: Path) -> None:
+    document = json.loads(call(str(recorded), "--json", "--set", "reputation.judge_weights=uniform").stdout)
+    weights = document["judge_weights"]
+    assert {name: both["replayed"] for name, both in weights.items()} == dict.fromkeys(TRIBE, 0.25)
+    assert weights["ada"]["recorded"] == max(both["recorded"] for both in weights.values())
+    # ada and dan differ about the one duel that two judge apart; ada votes against cyd and dan nowhere else
+    result = call(str(recorded), "--set", "reputation.kind=reliability")
+    assert result.exit_code == 0
+    assert "under 'reliability' rules" in result.stdout
+
+
 def test_what_a_replay_cannot_change_is_refused(recorded: Path, tmp_path: Path) -> None:
     for arguments, said in (
         (

@@ -85,6 +85,11 @@ def test_trl_and_tribe_train_the_same(
     assert distance(bank.snapshot(), end) < 1e-4 * distance(start, end)
 
 
+def test_a_loss_that_trl_lacks_is_refused(base: Base, bank: Bank, pairs: list[TokenizedPair]) -> None:
+    with pytest.raises(SpartaError, match="TRL's SPPO knows no win rates"):
+        trl(base, bank, pairs, replace(SETTINGS, loss="sppo"))
+
+
 def test_trl_leaves_the_base_as_it_was(base: Base, bank: Bank, pairs: list[TokenizedPair]) -> None:
     ids = torch.arange(3, 40)[None]
     modules = [(name, type(module)) for name, module in base.model.named_modules()]

@@ -57,7 +57,8 @@ def trl(base_path: Path, adapter: Path, texts: list[dict[str, str]], settings: D
     )
     order = list(range(len(texts)))
     generator(SEED, "dpo", ITERATION, 0).shuffle(order)
-    weights = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]}
+    loss = "sigmoid" if settings.loss == "dpo" else "sppo_hard"
+    weights = {"loss_type": [loss, "sft"], "loss_weights": [1.0, settings.sft_weight]}
     config = DPOConfig(
         str(out),
         beta=settings.beta,
@@ -78,7 +79,7 @@ def trl(base_path: Path, adapter: Path, texts: list[dict[str, str]], settings: D
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **(weights if settings.sft_weight else {}),
+        **(weights if settings.sft_weight else {"loss_type": [loss]}),
     )
     gradients: list[dict[str, Tensor]] = []
 
@@ -130,8 +131,9 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor] | None = None) -> 
     [
         DpoSettings(learning_rate=1e-3, warmup=0.4, batch=4, micro_batch=2, max_grad_norm=1.0),
         DpoSettings(learning_rate=1e-3, warmup=0, batch=4, micro_batch=4, sft_weight=0.5, beta=0.3),
+        DpoSettings(loss="sppo", learning_rate=1e-3, warmup=0.4, batch=4, micro_batch=2, beta=0.3),
     ],
-    ids=["accumulated", "with-sft"],
+    ids=["accumulated", "with-sft", "sppo-of-certain-wins"],
 )
 def test_an_epoch_equals_trl(
     settings: DpoSettings,

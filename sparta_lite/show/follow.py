@@ -1,0 +1,71 @@
+"""The events of a run that another process makes: what stands in its file, then what is added to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparta_lite.campaign.events import Event, RunStarted, from_row
+from sparta_lite.errors import SpartaError
+from sparta_lite.files import clear_errors
+from sparta_lite.show.runs import EVENTS, LOCK, RECORD, is_held, state_of
+
+
+class Tail:
+    """Reads a run's events as they are written. A line counts once it is whole.
+
+    Args:
+        run: the run's directory; nothing need stand there yet.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / EVENTS
+        self._offset = 0
+        self._line = 0
+        self.started: float | None = None
+        """When the latest process began, in seconds since 1970."""
+        self.latest: float | None = None
+        """When the last event happened."""
+
+    def read(self) -> list[Event]:
+        """The events that have come since the last call.
+
+        Raises:
+            SpartaError: a whole line is no event of this version.
+        """
+        if not self._path.is_file():
+            return []
+        with clear_errors(self._path), self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [self._event(line) for line in whole.splitlines()]
+
+    def _event(self, line: bytes) -> Event:
+        self._line += 1
+        try:
+            row: Any = json.loads(line)
+            event = from_row(row)
+        except (ValueError, SpartaError) as error:
+            raise SpartaError(f"{self._path}, line {self._line}: {error}") from error
+        self.latest = float(row["time"])
+        if isinstance(event, RunStarted):
+            self.started = self.latest
+        return event
+
+
+def condition(run: Path) -> str | None:
+    """'running', 'finished', 'failed' or 'stopped'; None where no run has begun yet.
+
+    Raises:
+        SpartaError: something else stands there.
+    """
+    if is_held(run):
+        return "running"
+    if (run / RECORD).is_file():
+        return state_of(run)
+    if run.is_file() or (run.is_dir() and any(path.name != LOCK for path in run.iterdir())):
+        raise SpartaError(f"{run}: not a run's directory; give one that `sparta-lite run` makes")
+    return None

@@ -1,0 +1,244 @@
+"""The charts, as Plotly figures without colours of their own.
+
+Every trace says in ``meta`` which of the page's colours is its own, and which adapter it stands for: the page
+paints it so, in the light and in the dark, and fades it while another adapter is looked at.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sparta_lite.show.report.reading import RunFiles, Settled, Spent
+from sparta_lite.show.state import PHASES
+
+COLOURS = 10
+"""Adapters with a colour of their own; the next ten have the same, drawn with dashes."""
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_DIGITS = 5
+"""Significant digits of what is drawn. Names are escaped: Plotly reads some HTML in its texts."""
+
+Interval = tuple[float, float]
+Point = tuple[str, float, Interval | None, str]
+"""Label, value, interval, colour."""
+
+
+def colour(number: int) -> str:
+    """The name of the colour of the ``number``-th adapter of the tribe."""
+    return f"a{number % COLOURS}"
+
+
+def accuracy(tribe: Sequence[str], rows: Sequence[Mapping[str, Any]], judged: bool) -> go.Figure:
+    """One task over the iterations: every adapter, their mean, the bare base and the best initial adapter.
+
+    Args:
+        tribe: all adapters.
+        rows: the task's rows of the metrics, with their 'iteration'.
+        judged: it is a mean score from 1 to 10 rather than a share.
+    """
+    at = [row["iteration"] for row in rows]
+    figure = _figure("iterations learned from", "mean score" if judged else "held-out accuracy")
+    for number, name in enumerate(tribe):
+        figure.add_trace(_line(name, number, at, [row["accuracy"][name] for row in rows], marked=True))
+    known = [[value for value in row["accuracy"].values() if value is not None] for row in rows]
+    means = [fmean(values) if values else None for values in known]
+    figure.add_trace(_reference("mean of the tribe", "ink", at, means, "solid", 3.5))
+    if rows and at[0] == 0 and known[0]:
+        figure.add_trace(_reference("best init", "ink", at, [max(known[0])] * len(at), "dash", 1.5))
+    if rows and rows[-1]["base"] is not None:
+        figure.add_trace(_reference("bare base", "faint", at, [rows[-1]["base"]] * len(at), "dot", 2))
+    return figure
+
+
+def headline(points: Sequence[Point], judged: bool) -> go.Figure:
+    """Values with their intervals, one under the other."""
+    figure = _figure("mean score" if judged else "held-out accuracy", "", height=70 + 46 * len(points))
+    for label, value, interval, own in points:
+        error = None if interval is None else [[interval[1] - value], [value - interval[0]]]
+        trace = go.Scatter(
+            x=[value],
+            y=[label],
+            mode="markers",
+            marker={"size": 11},
+            meta={"colour": own},
+            name=label,
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+        if error is not None:
+            trace.error_x = {"type": "data", "symmetric": False, "array": error[0], "arrayminus": error[1]}
+            trace.error_x.thickness, trace.error_x.width = 2, 5
+        figure.add_trace(trace)
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8)
+    return figure
+
+
+def reputations(run: RunFiles) -> go.Figure:
+    """Reputation of every adapter over the iterations, its deviation as a bar."""
+    at = list(range(len(run.iterations) + 1))
+    figure = _figure("iterations", "reputation")
+    for number, name in enumerate(run.tribe):
+        ratings = [run.start[name], *(settled.ratings[name] for settled in run.iterations)]
+        line = _line(name, number, at, [reputation for reputation, _ in ratings], marked=True)
+        line.error_y = {"type": "data", "array": [_short(deviation) for _, deviation in ratings]}
+        line.error_y.thickness, line.error_y.width = 1, 3
+        figure.add_trace(line)
+    return figure
+
+
+def judge_weights(run: RunFiles) -> go.Figure:
+    """How much each judge counts after every iteration, 1 being as much as if all counted alike."""
+    at = [settled.iteration + 1 for settled in run.iterations]
+    figure = _figure("iterations", "weight, 1 = like everyone")
+    for number, name in enumerate(run.tribe):
+        weights = [settled.weights[name] * len(run.tribe) for settled in run.iterations]
+        figure.add_trace(_line(name, number, at, weights, marked=True))
+    return figure
+
+
+def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
+    """Who beats whom: the row's share of its decided duels with the column."""
+    place = {name: number for number, name in enumerate(tribe)}
+    won = [[0] * len(tribe) for _ in tribe]
+    for settled in iterations:
+        for number, each in enumerate(settled.duels):
+            if (winner := settled.winner(number)) is not None:
+                fighters = each.duel.fighters
+                won[place[fighters[winner]]][place[fighters[1 - winner]]] += 1
+    met = [[won[row][column] + won[column][row] for column in place.values()] for row in place.values()]
+    shares = [
+        [won[row][column] / met[row][column] if met[row][column] else None for column in place.values()]
+        for row in place.values()
+    ]
+    figure = _figure("", "", height=150 + 34 * len(tribe))
+    figure.add_trace(
+        go.Heatmap(
+            z=shares,
+            x=[html.escape(name) for name in tribe],
+            y=[html.escape(name) for name in tribe],
+            zmin=0,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            text=[["" if share is None else f"{share:.0%}".rstrip("%") for share in row] for row in shares],
+            customdata=[
+                [f"{won[row][column]} of {met[row][column]}" for column in place.values()]
+                for row in place.values()
+            ],
+            texttemplate="%{text}",
+            hovertemplate="%{y} beats %{x}: %{customdata}<extra></extra>",
+            showscale=False,
+            meta={"colour": "diverging"},
+        )
+    )
+    figure.update_xaxes(side="top", tickangle=-45, showgrid=False, tickmode="linear", ticks="")
+    figure.update_yaxes(
+        autorange="reversed", showgrid=False, tickmode="linear", ticks="", ticklabelstandoff=6
+    )
+    return figure
+
+
+def training(run: RunFiles, key: str, title: str) -> go.Figure:
+    """One of the figures of DPO over all optimizer steps, per adapter and on average."""
+    figure = _figure("optimizer steps", title, height=300)
+    first = [0]
+    """Steps before each iteration."""
+    for iteration in range(max(row["iteration"] for row in run.training) + 1):
+        steps = max((row["steps"] for row in run.training if row["iteration"] == iteration), default=0)
+        first.append(first[-1] + steps)
+    together: dict[int, list[float]] = {}
+    for number, name in enumerate(run.tribe):
+        rows = [row for row in run.training if row["adapter"] == name]
+        at = [first[row["iteration"]] + row["step"] + 1 for row in rows]
+        figure.add_trace(_line(name, number, at, [row[key] for row in rows], marked=len(rows) < 3))
+        for step, row in zip(at, rows, strict=True):
+            together.setdefault(step, []).append(row[key])
+    means = [fmean(together[step]) for step in sorted(together)]
+    figure.add_trace(_reference("mean of the tribe", "ink", sorted(together), means, "solid", 2.5))
+    for end in first[1:-1]:
+        figure.add_vline(x=end + 0.5, line={"width": 1, "color": "rgba(128,128,128,0.35)"})
+    return figure
+
+
+def lengths(run: RunFiles) -> go.Figure:
+    """Mean tokens of every adapter's own answers, iteration by iteration."""
+    at = [settled.iteration + 1 for settled in run.iterations]
+    figure = _figure("iterations", "tokens of its own answers", height=300)
+    for number, name in enumerate(run.tribe):
+        figure.add_trace(_line(name, number, at, [_mean_length(each, name) for each in run.iterations], True))
+    return figure
+
+
+def _mean_length(settled: Settled, name: str) -> float | None:
+    own = [
+        len(response.ids)
+        for each in settled.duels
+        for fighter, response in zip(each.duel.fighters, each.responses, strict=True)
+        if fighter == name
+    ]
+    return fmean(own) if own else None
+
+
+def time_spent(spent: Sequence[Spent]) -> go.Figure:
+    """Seconds of every phase, iteration by iteration; what is measured before the first stands at 0."""
+    figure = _figure("iterations complete", "seconds")
+    for number, phase in enumerate(PHASES):
+        rows = [row for row in spent if row.phase == phase]
+        if not rows:
+            continue
+        figure.add_trace(
+            go.Bar(
+                x=[row.iteration if phase == "evaluate" else row.iteration + 1 for row in rows],
+                y=[_short(row.seconds) for row in rows],
+                name=phase,
+                meta={"colour": f"p{number}"},
+                hovertemplate=f"{phase}: %{{y:.2f}} s<extra></extra>",
+            )
+        )
+    figure.update_layout(barmode="stack", showlegend=True, bargap=0.35)
+    return figure
+
+
+def _figure(across: str, up: str, height: int = 380) -> go.Figure:
+    figure = go.Figure(layout={"template": go.layout.Template(), "height": height, "showlegend": False})
+    figure.update_xaxes(title={"text": across}, automargin=True)
+    figure.update_yaxes(title={"text": up}, automargin=True)
+    if across.startswith("iterations"):
+        figure.update_xaxes(tickformat="d")
+    return figure
+
+
+def _line(
+    name: str, number: int, at: Sequence[int], values: Sequence[float | None], marked: bool
+) -> go.Scatter:
+    return go.Scatter(
+        x=list(at),
+        y=[None if value is None else _short(value) for value in values],
+        name=html.escape(name),
+        mode="lines+markers" if marked else "lines",
+        line={"width": 1.6, "dash": _DASHES[number // COLOURS % len(_DASHES)]},
+        marker={"size": 5},
+        meta={"colour": colour(number), "adapter": name},
+        hovertemplate=f"{html.escape(name)}: %{{y}}<extra></extra>",
+    )
+
+
+def _reference(
+    name: str, own: str, at: Sequence[int], values: Sequence[float | None], dash: str, width: float
+) -> go.Scatter:
+    return go.Scatter(
+        x=list(at),
+        y=[None if value is None else _short(value) for value in values],
+        name=name,
+        mode="lines" if len(at) > 1 else "markers",
+        line={"width": width, "dash": dash},
+        meta={"colour": own},
+        hovertemplate=f"{name}: %{{y}}<extra></extra>",
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

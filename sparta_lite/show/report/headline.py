@@ -1,0 +1,142 @@
+"""The result of a run: its held-out figures now, with their spread, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+from sparta_lite.campaign.intervals import Interval, wilson
+from sparta_lite.show.report import figures
+from sparta_lite.show.report.html import Html, chart, note, paragraph, section, tag
+from sparta_lite.show.report.parts import NONE, Part, adapter
+from sparta_lite.show.report.reading import RunFiles
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One figure of the headline; the interval is of 95 %, None where none can be given."""
+
+    label: str
+    who: str
+    value: float
+    interval: Interval | None
+    colour: str
+
+
+def measured(run: RunFiles) -> list[Part]:
+    """The headline of the first task, and every task over the iterations."""
+    if not run.evaluations:
+        empty = paragraph(
+            "Nothing was measured on held-out questions: evaluation.items is 0, or it is early."
+        )
+        return [Part(section("headline", "Held-out accuracy", empty), {})]
+    by_task = [
+        [{**row["tasks"][number], "iteration": row["iteration"]} for row in run.evaluations]
+        for number in range(len(run.evaluations[0]["tasks"]))
+    ]
+    drawn = {
+        f"accuracy-{number}": figures.accuracy(run.tribe, rows, rows[0]["judged"])
+        for number, rows in enumerate(by_task)
+    }
+    charts = []
+    for number, rows in enumerate(by_task):
+        title = [tag("h3", rows[0]["task"])] if len(by_task) > 1 else []
+        charts += [
+            *title,
+            chart(f"accuracy-{number}", f"{rows[0]['task']}: every adapter over the iterations"),
+        ]
+    said = note(
+        "Thick: the tribe’s mean. Dashed: the best initial adapter. Dotted: the bare base, without any. "
+        "Nothing of these questions enters duels or training."
+    )
+    course = Part(section("accuracy", "Accuracy by iteration", *charts, said), drawn)
+    return [_headline(run, by_task[0]), course]
+
+
+def _headline(run: RunFiles, rows: list[dict[str, Any]]) -> Part:
+    first, now = rows[0], rows[-1]
+    values = _values(first, now)
+    judged = now["judged"]
+    tiles = tag("div", *(_tile(run, value) for value in values), class_="tiles")
+    spread = [value for value in now["accuracy"].values() if value is not None]
+    across = (
+        f"The adapters lie between {min(spread):.3f} and {max(spread):.3f}, standard deviation "
+        f"{pstdev(spread):.3f}. "
+        if spread
+        else ""
+    )
+    if judged:
+        how = "Scores from 1 to 10, given by the bare base. "
+    else:
+        how = (
+            f"Intervals: 95%, over {now['items']:,} held-out questions (Wilson); for the mean as if all "
+            "adapters failed the same questions, so at most so wide. Best and best init were picked on these "
+            "very questions and flatter a little. "
+        )
+    seed = "One run with one seed: another seed moves these figures too."
+    points = [(value.label, value.value, value.interval, value.colour) for value in values]
+    body = [_verdict(values, now["iteration"]), tiles, chart("headline", "values with their intervals")]
+    return Part(
+        section(
+            "headline",
+            f"Held-out {'score' if judged else 'accuracy'}: {now['task']}",
+            *body,
+            note(across, how, seed),
+        ),
+        {"headline": figures.headline(points, judged)},
+    )
+
+
+def _values(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Value]:
+    """Tribe mean, best, best init, bare base: those that are known."""
+    known = {name: value for name, value in now["accuracy"].items() if value is not None}
+    before = {name: value for name, value in first["accuracy"].items() if value is not None}
+    values = []
+
+    def add(label: str, who: str, value: float, colour: str) -> None:
+        interval = None if now["judged"] else wilson(value * now["items"], now["items"])
+        values.append(_Value(label, who, value, interval, colour))
+
+    if known:
+        best = max(known, key=known.__getitem__)
+        add("tribe mean", f"{len(known)} adapters", fmean(known.values()), "accent")
+        add("best", best, known[best], "ink")
+    if before and first["iteration"] == 0:
+        best = max(before, key=before.__getitem__)
+        add("best init", best, before[best], "ink")
+    if now["base"] is not None:
+        add("bare base", "no adapter", now["base"], "faint")
+    return values
+
+
+def _tile(run: RunFiles, value: _Value) -> Html:
+    around = NONE if value.interval is None else f"{value.interval[0]:.3f} to {value.interval[1]:.3f}"
+    return tag(
+        "div",
+        tag("span", value.label, class_="label"),
+        tag("span", f"{value.value:.3f}", class_=f"value {value.colour}"),
+        tag("span", around, class_="interval"),
+        tag("span", adapter(run, value.who) if value.who in run.tribe else value.who, class_="who"),
+        class_="tile",
+    )
+
+
+def _verdict(values: list[_Value], iterations: int) -> Html:
+    """The result in a sentence."""
+    by_label = {value.label: value.value for value in values}
+    if "tribe mean" not in by_label:
+        return paragraph("No answer could be judged.")
+    mean = by_label["tribe mean"]
+    against = [
+        f"{mean - by_label[label]:+.3f} against {words}"
+        for label, words in (("best init", "the best initial adapter"), ("bare base", "the bare base"))
+        if label in by_label
+    ]
+    learned = "1 iteration" if iterations == 1 else f"{iterations} iterations"
+    start = (
+        f"After {learned} the tribe’s mean is " if iterations else "Before any training the tribe’s mean is "
+    )
+    figures_ = tag("strong", f"{mean:.3f}")
+    return tag("p", start, figures_, ": " + ", ".join(against) + "." if against else ".", class_="lead")
