@@ -19,18 +19,21 @@ def curves(path: Path) -> list[dict[str, Any]]:
         task, judged, items
         iterations   after how many iterations, 0 first
         adapters     name -> accuracy at each, or the mean score from 1 to 10 where ``judged``
-        mean, best, worst    of the tribe at each
-        best_init    the best adapter at 0
+        mean, best, worst    at each, of the adapters that the run is judged by (``judged_by``)
+        best_init    the best adapter at 0 that is not hostile
         base         the bare base
 
     None stands where no judgment was valid; a mean of what is not known is not known.
     """
-    rows = list(evaluations(Store(path)).values())
+    store = Store(path)
+    rows = list(evaluations(store).values())
+    members, spoilers = judged_by(path), store.read_run()["hostile"]
     found = []
     for place, first in enumerate(rows[0]["tasks"]):
         points = [row["tasks"][place] for row in rows]
-        values = [list(point["accuracy"].values()) for point in points]
+        values = [[point["accuracy"][name] for name in members] for point in points]
         known = [None if None in each else each for each in values]
+        initial = [value for name, value in points[0]["accuracy"].items() if name not in spoilers]
         found.append(
             {
                 "task": first["task"],
@@ -43,11 +46,19 @@ def curves(path: Path) -> list[dict[str, Any]]:
                 "mean": [each and fmean(each) for each in known],
                 "best": [each and max(each) for each in known],
                 "worst": [each and min(each) for each in known],
-                "best_init": known[0] and max(known[0]),
+                "best_init": None if None in initial else max(initial),
                 "base": first["base"],
             }
         )
     return found
+
+
+def judged_by(path: Path) -> list[str]:
+    """The adapters that a run's accuracy is that of: those that learned, hostile ones left out."""
+    store = Store(path)
+    spoilers = store.read_run()["hostile"]
+    learned = [row["learners"] for row in read_lines(store.metrics, METRICS_KEYS) if row["kind"] == "budget"]
+    return [name for name in learned[0] if name not in spoilers]
 
 
 def cost(path: Path) -> dict[str, Any]:
@@ -58,26 +69,28 @@ def cost(path: Path) -> dict[str, Any]:
         seconds   of all phases but the evaluation, work that a kill made it do again included
         phases    phase -> seconds
         answers   generated in its duels; those to held-out questions and of judges are not among them
-        updates   optimizer steps, counted per adapter
+        references    reference answers that it was shown, as SPIN is
+        updates   optimizer steps of every adapter that learns
     """
     store = Store(path)
     spent: dict[tuple[int, int, str], float] = {}
-    answers: dict[int, int] = {}
     process = 0
     for row in read_lines(store.events):
         if row["event"] == "RunStarted":
             process += 1
-        elif row["event"] == "PhaseStarted" and row["phase"] == "generate":
-            answers[row["iteration"]] = row["total"]
         elif row["event"] in ("PhaseProgress", "PhaseFinished"):
             part = (process, row["iteration"], row["phase"])
             spent[part] = max(spent.get(part, 0.0), row["seconds"])
     phases: dict[str, float] = {}
     for (_, _, phase), seconds in spent.items():
         phases[phase] = phases.get(phase, 0.0) + seconds
+    budgets = {
+        row["iteration"]: row for row in read_lines(store.metrics, METRICS_KEYS) if row["kind"] == "budget"
+    }
     return {
         "seconds": sum(seconds for phase, seconds in phases.items() if phase != "evaluate"),
         "phases": phases,
-        "answers": sum(answers.values()),
-        "updates": sum(row["kind"] == "training" for row in read_lines(store.metrics, METRICS_KEYS)),
+        "answers": sum(row["generated"] for row in budgets.values()),
+        "references": sum(row["reference_answers"] for row in budgets.values()),
+        "updates": sum(row["optimizer_steps"] for row in budgets.values()),
     }

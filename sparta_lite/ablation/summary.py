@@ -22,15 +22,17 @@ FORMAT = 1
 COLUMNS = (
     *("task", "arm", "kind", "runs", "mean", "sd", "difference", "low", "high"),
     *("bootstrap_low", "bootstrap_high", "separable", "verdict"),
-    *("start", "best", "worst", "best_init", "base", "seconds", "answers", "updates"),
+    *("start", "best", "worst", "best_init", "base", "seconds", "answers", "references", "updates"),
 )
 """Of the table, one row per task and arm, then ``best init`` and ``bare base`` of the first arm.
 
 ``mean`` is that of the tribe's accuracy after the last iteration over the seeds, ``sd`` its deviation;
-``start`` is the tribe's mean before training, which differs where the arms' adapters do; ``best`` and
-``worst`` are its best and worst adapter, ``best_init`` the best before training, each a mean over the seeds;
-``seconds``, ``answers`` and ``updates`` are means per run. The difference is to the first arm, within seeds
-where they are shared: ``low`` to ``high`` is the t interval, which ``separable`` and ``verdict`` go by.
+hostile adapters are left out, and a baseline's tribe is its one learner. ``start`` is the same before
+training, which differs where the arms' adapters do; ``best`` and ``worst`` are its best and worst adapter,
+``best_init`` the best of all before training, each a mean over the seeds; ``seconds``, ``answers``,
+``references`` and ``updates`` are means per run, updates those of every adapter that learns. The difference
+is to the first arm, within seeds where they are shared: ``low`` to ``high`` is the t interval, which
+``separable`` and ``verdict`` go by.
 ``kind`` is 'arm' or 'baseline'. Empty is what is not known.
 """
 
@@ -43,7 +45,8 @@ def summarize(grid: Grid) -> dict[str, Any]:
     ::
 
         format, paired, seeds, versions, intervals
-        arms   [{name, settings, runs: [{run, seed, seconds, phases, answers, updates, tasks: [curve, ...]}]}]
+        arms   [{name, settings, runs: [{run, seed, seconds, phases, answers, references, updates,
+               tasks: [curve, ...]}]}]
         rows   the table: [{column: value}]
 
     A run's path is relative to the directory; its curves are those of ``measured.curves``, its costs those
@@ -120,7 +123,7 @@ def _rows(arms: Sequence[Mapping[str, Any]], is_paired: bool) -> list[Row]:
             row["start"] = _mean([run["tasks"][place]["mean"][0] for run in runs])
             for name in ("best", "worst", "best_init", "base"):
                 row[name] = _mean([_at_end(run, place, name) for run in runs])
-            for name in ("seconds", "answers", "updates"):
+            for name in ("seconds", "answers", "references", "updates"):
                 row[name] = fmean(run[name] for run in runs)
             rows.append(row)
         for name, source in (("best init", "best_init"), ("bare base", "base")):

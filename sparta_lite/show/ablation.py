@@ -140,11 +140,12 @@ def _verdict(row: Mapping[str, Any]) -> Text:
 
 
 def _costs(rows: Sequence[Mapping[str, Any]]) -> Table:
-    made = _table("mean of runs", "start", "best", "worst", "best init", "seconds", "answers", "updates")
+    costs = ("seconds", "answers", "references", "updates")
+    made = _table("mean of runs", "start", "best", "worst", "best init", *costs)
     for row in rows:
         if row["kind"] == "arm":
             shown = [_figure(row[name]) for name in ("start", "best", "worst", "best_init")]
-            spent = [_figure(row[name], ",.0f") for name in ("seconds", "answers", "updates")]
+            spent = [_figure(row[name], ",.0f") for name in costs]
             made.add_row(clean(row["arm"]), *shown, *spent)
     return made
 

@@ -17,6 +17,7 @@ from sparta_lite.ablation.grid import Grid, new_grid
 from sparta_lite.ablation.measured import cost, curves
 from sparta_lite.ablation.picture import write_plot
 from sparta_lite.ablation.summary import COLUMNS, summarize, write_results
+from sparta_lite.campaign.store import FORMAT
 from sparta_lite.files import read_json, write_json, write_lines
 
 START = {"ada": 0.5, "ben": 0.25}
@@ -28,7 +29,13 @@ ENDS = {  # arm -> per seed what both adapters end at
 }
 
 
-def leave_run(path: Path, end: tuple[float | None, float | None], judged: bool = False) -> None:
+def leave_run(
+    path: Path,
+    end: tuple[float | None, float | None],
+    judged: bool = False,
+    learners: tuple[str, ...] = tuple(START),
+    hostile: tuple[str, ...] = (),
+) -> None:
     """The files of a finished run, as far as an ablation reads them: one iteration, killed once in it."""
 
     def task(accuracy: dict[str, float | None]) -> dict[str, Any]:
@@ -39,7 +46,10 @@ def leave_run(path: Path, end: tuple[float | None, float | None], judged: bool =
         {"kind": "evaluation", "iteration": number, "tasks": [task(dict(point))]}
         for number, point in enumerate(points)
     ]
-    rows[1:1] = [{"kind": "training", "iteration": 0, "step": step} for step in range(4)]
+    budget = {"learners": list(learners), "generated": 12, "reference_answers": 3, "optimizer_steps": 4}
+    rows[1:1] = [{"kind": "budget", "iteration": 0, **budget}]
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "run.json", {"format": FORMAT, "hostile": list(hostile)})
     write_lines(path / "metrics.jsonl", rows)
     events = [
         ("RunStarted", {}),
@@ -79,7 +89,7 @@ def test_figures_of_an_arm_are_those_of_its_runs(tmp_path: Path) -> None:
     assert (row["mean"], row["sd"]) == pytest.approx((fmean(means), np.std(means, ddof=1)))
     assert (row["best"], row["worst"]) == pytest.approx((2.5 / 3, 2.125 / 3))
     assert (row["start"], row["best_init"], row["base"]) == (0.375, 0.5, 0.125)
-    assert (row["answers"], row["updates"]) == (12, 4)
+    assert (row["answers"], row["references"], row["updates"]) == (12, 3, 4)
     assert (rows["best init"]["mean"], rows["bare base"]["mean"]) == (0.5, 0.125)
 
 
@@ -89,8 +99,19 @@ def test_a_cost_counts_what_a_kill_made_a_run_do_again_and_leaves_the_evaluation
         "seconds": 2 + 4 + 8,
         "phases": {"evaluate": 100, "generate": 6, "train": 8},
         "answers": 12,
+        "references": 3,
         "updates": 4,
     }
+
+
+def test_a_baseline_is_judged_by_its_learner_and_a_spoiled_tribe_by_its_healthy_half(tmp_path: Path) -> None:
+    leave_run(tmp_path / "alone", (0.875, 0.25), learners=("ada",))
+    leave_run(tmp_path / "spoiled", (0.875, 0.25), hostile=("ada",))
+    (alone,), (spoiled,) = curves(tmp_path / "alone"), curves(tmp_path / "spoiled")
+    assert (alone["mean"], alone["best"], alone["worst"]) == ([0.5, 0.875],) * 3
+    assert (spoiled["mean"], spoiled["best"], spoiled["best_init"]) == ([0.25, 0.25], [0.25, 0.25], 0.25)
+    assert alone["best_init"] == 0.5
+    assert spoiled["adapters"]["ada"] == [0.5, 0.875]
 
 
 @pytest.mark.parametrize("paired", [True, False])
