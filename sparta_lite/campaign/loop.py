@@ -17,6 +17,7 @@ from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
     Event,
     Listener,
+    PhaseStarted,
     RunFinished,
     RunStarted,
     StandingsChanged,
@@ -145,10 +146,17 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             started=started,
         )
     log = Journal(store.events)
-    log.append([to_row(each, time.time()) for each in plans], durable=False)
+    ended = record.get("finished") if record.get("status") == "finished" else None
+    held: list[dict[str, Any]] = [to_row(each, time.time()) for each in plans]
 
     def tell(event: Event) -> None:
-        log.append([to_row(event, time.time())], durable=False)
+        nonlocal ended
+        held.append(to_row(event, time.time()))
+        if isinstance(event, PhaseStarted):
+            ended = None
+        if ended is None:  # else the run was over, and looking at it again leaves no trace
+            log.append(held, durable=False)
+            held.clear()
         listener(event)
 
     arena = Arena(
@@ -189,7 +197,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     seconds = time.time() - started
     tell(RunFinished(seconds))
     log.sync()
-    store.update_run(status="finished", finished=time.time())
+    store.update_run(status="finished", finished=ended or time.time())
 
 
 def _changes(now: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:

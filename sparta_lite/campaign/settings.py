@@ -454,7 +454,7 @@ class Config(Section):
     )
     algorithm: Algorithm = Field(
         default="sparta",
-        description="'sparta', or a baseline in which one adapter alone learns from as many answers: "
+        description="'sparta', or a baseline in which one adapter alone learns, in as many duels: "
         "'self-rewarding' judges its own, 'spin' prefers reference answers to its own, 'sppo' is judged by "
         "the others and learns by a squared loss",
     )

@@ -25,7 +25,7 @@ _SEEDS = 5
 def ablate(
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG.yaml]", help="What all arms share; none takes the pocket tribe."),
+        typer.Argument(metavar="CONFIG.yaml", help="What all arms share; none takes the pocket tribe."),
     ] = None,
     vary: Annotated[
         list[str] | None,

@@ -52,7 +52,7 @@ _INJECTION = {
 
 
 def audit(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     duels: Annotated[
         int, typer.Option(min=0, help="Duels to judge anew; 0: only what the run's files say, no model.")
     ] = 40,
@@ -86,6 +86,7 @@ def _show(record: Mapping[str, Any]) -> None:
     console.print(f"{clean(record['run'])}: {record['duels']:,} duels", highlight=False)
     if not record["truth"]["known"]:
         console.print(f"no truth to compare with: {clean(record['truth']['missing'])}", highlight=False)
+    console.print()
     rows = {**judges, "tribe's verdict": tribe}
     console.print(_table("Votes", _JUDGES, rows, "agreement with the other judges, and with what is right"))
     console.print(
@@ -178,7 +179,7 @@ def _empty(title: str, caption: str) -> Table:
 
     return Table(
         title=title,
-        caption=caption,
+        caption=f"{caption}\n",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         title_justify="left",

@@ -13,9 +13,11 @@ from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
 from sparta_lite.show.text import clean
 
+_NOTHING = "(an empty answer)"
+
 
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     adapters: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +69,7 @@ def _lines() -> Iterator[str]:
 def _show(names: Sequence[str], answers: Sequence[str]) -> None:
     if not sys.stdout.isatty():
         for name, answer in zip(names, answers, strict=True):
-            typer.echo(f"{name}: {answer}")
+            typer.echo(f"{name}: {answer or _NOTHING}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -76,5 +78,5 @@ def _show(names: Sequence[str], answers: Sequence[str]) -> None:
     table = Table(expand=True)
     for name in names:
         table.add_column(Text(name), ratio=1)
-    table.add_row(*(Text("\n".join(map(clean, answer.splitlines()))) for answer in answers))
+    table.add_row(*(Text("\n".join(map(clean, answer.splitlines())) or _NOTHING) for answer in answers))
     Console().print(table)

@@ -24,7 +24,7 @@ _BASE = "bare base"
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     tasks: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Tasks with held-out questions.", show_default="the run's"),

@@ -20,7 +20,7 @@ class Target(str, Enum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     adapter: Annotated[
         str, typer.Option(help="A name, or 'best': the one that did best in the held-out evaluation.")
     ] = "best",

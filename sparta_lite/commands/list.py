@@ -26,7 +26,7 @@ _WIDTH = 200
 
 
 def list_runs(
-    below: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look.")] = RUNS,
+    below: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look.")] = RUNS,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show every run below a directory, the newest last."""

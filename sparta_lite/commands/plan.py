@@ -20,7 +20,7 @@ _WIDTH = 80
 
 def plan(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Settings; none plans the pocket tribe.")
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="Settings; none plans the pocket tribe.")
     ] = None,
     vram: Annotated[
         str | None, typer.Option(metavar="24GB", help="Plan for a card of this memory, here or elsewhere.")

@@ -46,7 +46,7 @@ class _Change:
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A rule to change: reputation.* or pairs.*"),

@@ -11,7 +11,7 @@ from sparta_lite.commands.quiet import quiet_libraries
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
     out: Annotated[Path | None, typer.Option(help="The file.", show_default="RUN/report.html")] = None,
 ) -> None:
     """Write what a run came to as one HTML file that needs no network."""

@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 def run(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Settings; none runs the pocket tribe.")
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="Settings; none runs the pocket tribe.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's directory.", show_default="runs/<name>-<seed>")

@@ -23,7 +23,7 @@ _HEIGHT = 40
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="A run's directory; it may not have begun yet.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory; it may not have begun yet.")],
     once: Annotated[bool, typer.Option("--once", help="Draw how it stands and stop.")] = False,
 ) -> None:
     """Show a run that goes on in another terminal, or how one ended. It reads the run's files alone."""

@@ -270,12 +270,15 @@ def test_a_resumed_run_keeps_its_threads_and_tells_what_changed(
 
 
 def test_a_finished_run_resumes_to_its_end_at_once(tiny_config: Path, finished: Path) -> None:
-    before = Store(finished).metrics.read_bytes()
+    store = Store(finished)
+    files = (store.metrics, store.events)
+    before, record = [path.read_bytes() for path in files], store.read_run()
     events: list[Event] = []
     run(load_config(tiny_config), finished, True, events.append)
     assert isinstance(events[-1], RunFinished)
     assert not any(isinstance(event, PhaseStarted) for event in events)
-    assert Store(finished).metrics.read_bytes() == before
+    assert [path.read_bytes() for path in files] == before
+    assert {**store.read_run(), "error": None} == {**record, "error": None}
 
 
 def test_changed_inputs_are_not_resumed(
