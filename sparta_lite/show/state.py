@@ -168,13 +168,32 @@ class Board:
         return self.training if training else None
 
     @property
+    def hostile(self) -> tuple[str, ...]:
+        return self.run.hostile if self.run else ()
+
+    @property
+    def learner(self) -> str | None:
+        """Who learns alone; None while that is not known yet, and where the tribe learns together."""
+        alone = self.run is not None and self.run.algorithm != "sparta" and self.duel is not None
+        return self.duel.fighters[0] if alone and self.duel else None
+
+    @property
     def best_init(self) -> float | None:
-        """Held-out accuracy of the best adapter before the first iteration."""
-        return max(self.evaluations[0].accuracy.values()) if 0 in self.evaluations else None
+        """Held-out accuracy of the best adapter before the first iteration, hostile ones left out."""
+        if 0 not in self.evaluations:
+            return None
+        return max(_without(self.evaluations[0].accuracy, self.hostile).values())
 
     def held_out(self) -> tuple[HeldOut, ...]:
-        """Every measured iteration, oldest first; empty for data without ground truth."""
-        return tuple(_held_out(self.evaluations[iteration]) for iteration in sorted(self.evaluations))
+        """Every measured iteration, oldest first; empty for data without ground truth.
+
+        Of all adapters that are not hostile, or of the one that learns alone.
+        """
+        events = [self.evaluations[iteration] for iteration in sorted(self.evaluations)]
+        learner, hostile = self.learner, self.hostile
+        if learner is None:
+            return tuple(_held_out(event, _without(event.accuracy, hostile)) for event in events)
+        return tuple(_held_out(event, {learner: event.accuracy[learner]}) for event in events)
 
     def leaderboard(self) -> list[Place]:
         """All adapters, the highest reputation first; in the tribe's order before the first standings."""
@@ -303,8 +322,11 @@ class Board:
         )
 
 
-def _held_out(event: Evaluated) -> HeldOut:
-    accuracy = event.accuracy
+def _without(accuracy: dict[str, float], hostile: tuple[str, ...]) -> dict[str, float]:
+    return {name: value for name, value in accuracy.items() if name not in hostile}
+
+
+def _held_out(event: Evaluated, accuracy: dict[str, float]) -> HeldOut:
     best = max(accuracy, key=accuracy.__getitem__)
     worst = min(accuracy, key=accuracy.__getitem__)
     mean = sum(accuracy.values()) / len(accuracy)

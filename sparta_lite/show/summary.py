@@ -28,9 +28,21 @@ def summary(board: Board) -> RenderableType:
         parts += [
             Text("\nheld-out accuracy", style=STRONG),
             _accuracies(board, history),
+            *_members(board),
             _verdict(board, history),
         ]
     return Group(*parts)
+
+
+def _members(board: Board) -> list[Text]:
+    """Whose accuracy it is, where not that of the whole tribe."""
+    if board.run is not None and board.learner is not None:
+        return [
+            Text(f" {board.run.algorithm}: {board.learner} learned alone, the figures are its own", FAINT)
+        ]
+    if board.hostile:
+        return [Text(f" hostile, and left out: {', '.join(board.hostile)}", FAINT)]
+    return []
 
 
 class _Leaderboard:
@@ -70,7 +82,7 @@ def _accuracies(board: Board, history: tuple[HeldOut, ...]) -> Table:
 
 def _verdict(board: Board, history: tuple[HeldOut, ...]) -> Text:
     now = history[-1]
-    text = Text(f" mean {now.mean:.3f}: ")
+    text = Text(f" {board.learner or 'mean'} {now.mean:.3f}: ")
     if board.best_init is not None:
         text.append_text(_change(now.mean - board.best_init)).append(
             f" against best init {board.best_init:.3f}, "

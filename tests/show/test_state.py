@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pytest
+from rich.console import Console
 
 from sparta_lite.campaign.events import (
     AdapterStanding,
@@ -18,6 +22,7 @@ from sparta_lite.campaign.events import (
     Warned,
 )
 from sparta_lite.show.state import Board, HeldOut
+from sparta_lite.show.summary import summary
 
 
 def board(*events: Event) -> Board:
@@ -158,6 +163,37 @@ def test_held_out_accuracy_has_mean_best_worst_and_best_init() -> None:
         HeldOut(0, pytest.approx(0.4), 0.5, 0.3, "a", "c", 0.2),
         HeldOut(1, pytest.approx(0.5), 0.7, 0.3, "b", "c", 0.2),
     )
+
+
+def test_hostile_adapters_are_left_out_of_the_tribe_s_accuracy() -> None:
+    state = board(
+        replace(started(), hostile=("c",)),
+        Evaluated(0, {"a": 0.5, "b": 0.25, "c": 0.75}, 0.2),
+        Evaluated(1, {"a": 0.75, "b": 0.5, "c": 0.125}, 0.2),
+    )
+    assert state.best_init == 0.5
+    assert [(point.mean, point.best, point.worst) for point in state.held_out()] == [
+        (0.375, 0.5, 0.25),
+        (0.625, 0.75, 0.5),
+    ]
+
+
+def test_a_baseline_s_accuracy_is_its_learner_s() -> None:
+    alone = replace(decided(0, 0, {"b": (5.0, 6.0)}), fighters=("b", "b"))
+    state = board(
+        replace(started(), algorithm="self-rewarding"),
+        Evaluated(0, {"a": 0.5, "b": 0.25, "c": 0.75}, 0.2),
+        alone,
+        Evaluated(1, {"a": 0.5, "b": 0.875, "c": 0.75}, 0.2),
+    )
+    assert state.learner == "b"
+    assert state.best_init == 0.75
+    assert [point.mean for point in state.held_out()] == [0.25, 0.875]
+    console = Console(width=90, record=True, file=io.StringIO())
+    console.print(summary(state))
+    text = console.export_text()
+    assert "self-rewarding: b learned alone" in text
+    assert " b 0.875: +0.125 against best init 0.750" in text
 
 
 def test_only_the_first_task_is_charted() -> None:
