@@ -40,7 +40,7 @@ from sparta_lite.combat import (
     preferences,
 )
 from sparta_lite.data.task import Task
-from sparta_lite.engine.decode import Response
+from sparta_lite.engine.response import Response
 from sparta_lite.errors import SpartaError
 
 

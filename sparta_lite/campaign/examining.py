@@ -12,8 +12,9 @@ from sparta_lite.data.task import Mark, Question, Task
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
-from sparta_lite.engine.decode import Progress, Prompt, Response, generate
+from sparta_lite.engine.decode import Progress, Prompt, generate
 from sparta_lite.engine.memory import OnShrink
+from sparta_lite.engine.response import Response
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.kernels.sampling import Sampling
 

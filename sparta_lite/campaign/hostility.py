@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from sparta_lite.campaign.settings import Config
-from sparta_lite.engine.decode import Response
+from sparta_lite.engine.response import Response
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 

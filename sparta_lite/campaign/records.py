@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparta_lite.combat import Bout, Duel, Votes
-from sparta_lite.engine.decode import Response
-from sparta_lite.engine.score import Failure
+from sparta_lite.engine.response import Failure, Response
 
 DUEL_KEYS = ("duel", "instruction", "text", "fighters", "responses")
 JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut", "logprobs")

@@ -13,13 +13,13 @@ rewards, once: summed, the rewards of a few large groups would leave all but one
 from __future__ import annotations
 
 import bisect
-import difflib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from sparta_lite.combat.naming import require_name
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 
@@ -49,10 +49,7 @@ class CurriculumSettings:
     gap_deviation: float = 0.15
 
     def __post_init__(self) -> None:
-        valid = get_args(Choice)
-        if self.kind not in valid:
-            nearest = difflib.get_close_matches(str(self.kind), valid, n=1, cutoff=0.0)[0]
-            raise SpartaError(f"instructions.kind {self.kind!r} is unknown: did you mean {nearest!r}?")
+        require_name("instructions.kind", self.kind, get_args(Choice))
         if self.group_words < 0:
             raise SpartaError(f"instructions.group_words is {self.group_words}: give 0 or more words")
         if not 0.0 < self.gamma <= 1.0:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sparta_lite.combat.duel import Duel
+from sparta_lite.combat.naming import require_name
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 
@@ -34,10 +34,7 @@ class MatchSettings:
     gap_deviation: float = 0.15
 
     def __post_init__(self) -> None:
-        valid = get_args(MatchKind)
-        if self.kind not in valid:
-            nearest = difflib.get_close_matches(str(self.kind), valid, n=1, cutoff=0.0)[0]
-            raise SpartaError(f"match-making kind {self.kind!r} is unknown: did you mean {nearest!r}?")
+        require_name("match-making kind", self.kind, get_args(MatchKind))
         if not 0.0 < self.gap_deviation < math.inf:
             raise SpartaError(
                 f"match-making gap_deviation is {self.gap_deviation}: give a number above 0, such as 0.15"

@@ -13,12 +13,12 @@ kinds of another make: reputations that never move, that are fitted to all duels
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sparta_lite.combat.naming import require_name
 from sparta_lite.errors import SpartaError
 
 Kind = Literal[
@@ -106,14 +106,16 @@ class ReputationSettings:
     prior: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        _require_name("kind", self.kind, tuple(KINDS))
-        _require_name("start", self.start, ("fair", "uneven"))
+        require_name("reputation.kind", self.kind, tuple(KINDS))
+        require_name("reputation.start", self.start, ("fair", "uneven"))
         if self.order is not None:
-            _require_name("order", self.order, ("simultaneous", "sequential"))
+            require_name("reputation.order", self.order, ("simultaneous", "sequential"))
         if self.pair_weights is not None:
-            _require_name("pair_weights", self.pair_weights, ("at-duel", "after-iteration"))
+            require_name("reputation.pair_weights", self.pair_weights, ("at-duel", "after-iteration"))
         if self.judge_weights is not None:
-            _require_name("judge_weights", self.judge_weights, ("reputation", "uniform", "reliability"))
+            require_name(
+                "reputation.judge_weights", self.judge_weights, ("reputation", "uniform", "reliability")
+            )
         positive = ["decay", "decay_steps", "floor", "min_deviation", "start_deviation", "start_spread"]
         positive += ["start_reputation", "virtual_duels"] + (["scale"] if self.scale is not None else [])
         for name in positive:
@@ -197,11 +199,3 @@ def _phi(z: float) -> float:
 def _require(name: str, value: float, holds: bool, wanted: str) -> None:
     if not (holds and math.isfinite(value)):
         raise SpartaError(f"reputation.{name} is {value}: give {wanted}")
-
-
-def _require_name(name: str, value: object, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        nearest = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.0)[0]
-        raise SpartaError(
-            f"reputation.{name} {value!r} is unknown: did you mean {nearest!r}? Valid: {', '.join(valid)}"
-        )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,11 +15,11 @@ from sparta_lite.engine.base import Base
 from sparta_lite.engine.cache import Cache
 from sparta_lite.engine.memory import OnShrink, shrink_to_fit
 from sparta_lite.engine.places import Places, Row
+from sparta_lite.engine.response import Response, Stop
 from sparta_lite.engine.step import Steps
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 
-Stop = Literal["end-of-turn", "length", "context", "text", "reference"]
 """``reference``: it was not generated at all, but came with the data."""
 Progress = Callable[[int, int], None]
 """Called with (items finished, tokens processed) since the last call."""
@@ -37,21 +36,6 @@ class Prompt:
     ids: tuple[int, ...]
     key: int = 0
     """Key of the row's random numbers; the position in the response is the counter."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a row was continued with."""
-
-    ids: tuple[int, ...]
-    """The very tokens that were drawn, the end-of-turn token included."""
-    text: str
-    """The tokens as text, without special tokens."""
-    stop: Stop
-    logprob: float | None = field(compare=False)
-    """log p(ids | prompt) as generation saw it: natural logarithm, temperature 1, nothing cut off, the
-    end-of-turn token included; None: not kept. Other batch neighbours round it in another way: equality
-    leaves it out."""
 
 
 @dataclass(frozen=True)

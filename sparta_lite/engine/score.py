@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,13 +13,12 @@ from torch import Tensor
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import SCORES, ScoreTokens
-from sparta_lite.engine.decode import Progress, Prompt, Response, generate
+from sparta_lite.engine.decode import Progress, Prompt, generate
 from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.packing import share
 from sparta_lite.engine.passes import hidden_states, in_batches
+from sparta_lite.engine.response import Failure, Response
 from sparta_lite.kernels.sampling import Sampling
-
-Failure = Literal["too long", "no score", "not finite"]
 
 Span = tuple[int, int]
 """The first token, and the one behind the last."""

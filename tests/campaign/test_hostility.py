@@ -14,7 +14,7 @@ from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.hostility import hostile, spoiled_answer, spoiled_score
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import Store
-from sparta_lite.engine.decode import Response
+from sparta_lite.engine.response import Response
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines
 

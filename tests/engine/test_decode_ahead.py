@@ -18,9 +18,10 @@ from sparta_lite.engine import decode, graphs, step
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.cache import Cache
-from sparta_lite.engine.decode import Prompt, Response, generate
+from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.model import FusedDecoder
 from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.response import Response
 from sparta_lite.engine.step import Steps
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels import choice, lora, reference

@@ -17,10 +17,11 @@ from sparta_lite.engine import score
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import ScoreTokens
-from sparta_lite.engine.decode import Prompt, Response, generate
+from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.response import Response
 from sparta_lite.engine.score import Score, expected_scores, parse_score, sampled_scores
 from sparta_lite.kernels.sampling import Sampling
 

@@ -11,7 +11,7 @@ operations between add at most (n + 16) * 2**-24. All are relative to the mean o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,21 +25,7 @@ from sparta_lite.kernels.triton_attention import SPAN, newest_attention  # noqa:
 
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
-
-@pytest.fixture
-def device() -> torch.device:
-    if not torch.cuda.is_available() and not triton.knobs.runtime.interpret:
-        pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory() -> Iterator[None]:
-    """Fresh memory is NaN: what is read before it is written, or never written, shows in the results."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 class Problem:

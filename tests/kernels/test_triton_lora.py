@@ -10,7 +10,7 @@ add at most n * 2**-24. Both are relative to the same computation with every num
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -45,21 +45,7 @@ DTYPES = [
     (torch.float32, torch.bfloat16),
 ]
 
-
-@pytest.fixture
-def device() -> torch.device:
-    if not torch.cuda.is_available() and not triton.knobs.runtime.interpret:
-        pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory() -> Iterator[None]:
-    """Fresh memory is NaN: what is read before it is written, or never written, shows in the results."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 class Problem:

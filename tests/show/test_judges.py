@@ -5,8 +5,7 @@ import pytest
 
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.combat import Duel
-from sparta_lite.engine.decode import Response
-from sparta_lite.engine.score import Failure
+from sparta_lite.engine.response import Failure, Response
 from sparta_lite.show.report.judges import correlation, effective_number, judge_figures
 
 TRIBE = ("ada", "ben", "cyd", "dan", "eve")

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from sparta_lite.campaign.records import Judgment
-from sparta_lite.engine.score import Failure
+from sparta_lite.engine.response import Failure
 from sparta_lite.outcome.audit.ballots import Ballot, Votes, is_valid, verdicts_of, votes_of
 from sparta_lite.outcome.audit.statistics import (
     Estimate,

@@ -13,7 +13,7 @@ from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.campaign.store import Store
 from sparta_lite.combat import Duel
 from sparta_lite.data.tasks import load_task_instructions
-from sparta_lite.engine.decode import Response
+from sparta_lite.engine.response import Response
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_lines
 from sparta_lite.outcome.audit.ballots import Ballot, read_ballots

@@ -19,7 +19,7 @@ from sparta_lite.campaign.resident import choose, load_resident
 from sparta_lite.campaign.wording import JUDGE_REQUESTS
 from sparta_lite.combat import Duel
 from sparta_lite.engine.chat import Chat, Layout
-from sparta_lite.engine.decode import Response
+from sparta_lite.engine.response import Response
 from sparta_lite.outcome.audit.ballots import Ballot, read_ballots
 from sparta_lite.outcome.audit.buying import TARGET, sell
 from sparta_lite.outcome.audit.injections import Injection, injections

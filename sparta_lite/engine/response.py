@@ -1,0 +1,24 @@
+"""What decoding and judging give back, apart from torch: whoever reads a run's files needs no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stop = Literal["end-of-turn", "length", "context", "text", "reference"]
+Failure = Literal["too long", "no score", "not finite"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a row was continued with."""
+
+    ids: tuple[int, ...]
+    """The very tokens that were drawn, the end-of-turn token included."""
+    text: str
+    """The tokens as text, without special tokens."""
+    stop: Stop
+    logprob: float | None = field(compare=False)
+    """log p(ids | prompt) as generation saw it: natural logarithm, temperature 1, nothing cut off, the
+    end-of-turn token included; None: not kept. Other batch neighbours round it in another way: equality
+    leaves it out."""
