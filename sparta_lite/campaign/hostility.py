@@ -49,7 +49,7 @@ def spoiled_answer(
         place: iteration, duel, and who answers.
         answer: what was generated.
     """
-    if config.tribe.hostile_kind == "inverted" or place[2] not in hostile(config, tribe):
+    if config.tribe.hostile_kind in ("inverted", "loud") or place[2] not in hostile(config, tribe):
         return answer
     words, special = _vocabulary(tokenizer)
     chance = generator(config.seed, "garbage", *place)

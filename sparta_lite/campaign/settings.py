@@ -52,7 +52,7 @@ def _enough_to_duel(size: int) -> int:
 Temperature = Annotated[float, Field(ge=0), AfterValidator(_no_overflow)]
 Layout = Literal["turns", "message"]
 Algorithm = Literal["sparta", "self-rewarding", "spin", "sppo"]
-HostileKind = Literal["inverted", "loud", "garbage"]
+HostileKind = Literal["inverted", "loud", "garbage", "loud-garbage"]
 
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -87,8 +87,8 @@ class Tribe(Section):
     )
     hostile_kind: HostileKind = Field(
         default="inverted",
-        description="'inverted' judges score 11 - s; 'loud' ones mirror and widen scores and answer garbage; "
-        "'garbage' is what they answer, and they judge as they think",
+        description="'inverted' judges score 11 - s; 'loud' ones mirror and widen; 'garbage' is what they "
+        "answer, and they judge as they think; 'loud-garbage' is both",
     )
 
     @field_validator("adapters", mode="before")
@@ -288,7 +288,10 @@ class Judge(Section):
 
 
 class Reputation(Section):
-    kind: Kind = Field(default=ReputationSettings.kind, description=f"The rules: {', '.join(KINDS)}")
+    kind: Kind = Field(
+        default="reliability",
+        description=f"The rules: {', '.join(KINDS)}; the default is ours, the published one is 'paper'",
+    )
     order: Order | None = Field(
         default=None,
         description="'sequential': fighter 2's change sees fighter 1's; 'simultaneous'; null: as kind says",

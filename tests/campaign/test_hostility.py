@@ -67,7 +67,7 @@ def test_scores_value_by_value(tiny_config: Path, kind: str, expected: list[tupl
     assert spoiled_score(config, TRIBE, "cyd", None) is None
 
 
-@pytest.mark.parametrize("kind", ["inverted", "loud", "garbage"])
+@pytest.mark.parametrize("kind", ["inverted", "loud", "garbage", "loud-garbage"])
 def test_a_hostile_judge_scores_as_its_kind_says(made: Make, kind: str) -> None:
     """In duels of the others, whose answers are those of a run without it."""
     healthy, spoiled = votes(made(None)), votes(made(kind))
@@ -76,18 +76,19 @@ def test_a_hostile_judge_scores_as_its_kind_says(made: Make, kind: str) -> None:
     assert len(of_cyd) >= 2
     for place in of_cyd:
         for was, counted in zip(healthy[place], spoiled[place], strict=True):
-            expected = {"inverted": 11 - was, "loud": 22 - 3 * was, "garbage": was}[kind]
+            expected = {"inverted": 11 - was, "garbage": was}.get(kind, 22 - 3 * was)
             assert counted == pytest.approx(min(10, max(1, expected)), abs=1e-5)
 
 
-def test_inverted_judges_change_no_answer_and_no_other_vote(made: Make) -> None:
-    healthy, spoiled = made(None), made("inverted")
+@pytest.mark.parametrize("kind", ["inverted", "loud"])
+def test_hostile_judges_change_no_answer_and_no_other_vote(made: Make, kind: str) -> None:
+    healthy, spoiled = made(None), made(kind)
     assert healthy.duels(0).read_bytes() == spoiled.duels(0).read_bytes()
     for place, scores in votes(healthy).items():
         assert place[1] == "cyd" or votes(spoiled)[place] == scores
 
 
-@pytest.mark.parametrize("kind", ["loud", "garbage"])
+@pytest.mark.parametrize("kind", ["loud-garbage", "garbage"])
 def test_garbage_is_random_text_as_long_as_an_answer(made: Make, kind: str, base_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base_path)
     special = set(tokenizer.all_special_ids)
@@ -129,7 +130,7 @@ def test_garbage_depends_on_its_place_alone(tiny_config: Path, base_path: Path) 
 
 def test_hostile_adapters_learn_like_everyone(made: Make, adapter_paths: dict[str, Path]) -> None:
     for name, place in adapter_paths.items():
-        now = load_file(made("loud").adapters(0) / name / "adapter_model.safetensors")
+        now = load_file(made("loud-garbage").adapters(0) / name / "adapter_model.safetensors")
         was = load_file(place / "adapter_model.safetensors")
         assert max(float((now[key] - was[key]).abs().max()) for key in was) > 1e-5, name
 
