@@ -19,12 +19,13 @@ from statistics import fmean
 from typing import Any
 
 from sparta_lite.ablation.arms import Assignments, from_preset, load_arms
-from sparta_lite.ablation.grid import RECORD, extended, new_grid, open_grid
-from sparta_lite.ablation.running import RunBegins, RunEnds, run_all
+from sparta_lite.ablation.grid import extended, new_grid, open_grid
+from sparta_lite.ablation.running import AblationEvent, RunEnds, run_all
 from sparta_lite.ablation.summary import summarize, write_results
 from sparta_lite.campaign.events import Event
+from sparta_lite.campaign.store import ABLATION
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, write_json
+from sparta_lite.files import read_json, read_lines, write_json
 
 KEPT = Path(__file__).parent / "ablations"
 
@@ -83,13 +84,15 @@ def hostile() -> dict[str, Assignments]:
 def spoilers() -> dict[str, Assignments]:
     """Three hostile of ten by what they do, and the seven others without them.
 
-    Of ten, seven have 94 of 200 duels among themselves.
+    Of ten, seven have about 94 of 200 duels among themselves.
     """
     arms: dict[str, Assignments] = {"healthy": ()}
     for kind in ("inverted", "garbage", "loud-garbage"):
         three = ("tribe.hostile=3", f"tribe.hostile_kind={kind}")
-        arms |= {kind: three, f"{kind}-uniform": (*three, "reputation.kind=uniform")}
-    return arms | {"seven": ("tribe.size=7",), "seven-in-94": ("tribe.size=7", "duels=94")}
+        arms[kind] = three
+        if kind != "garbage":
+            arms[f"{kind}-uniform"] = (*three, "reputation.kind=uniform")
+    return arms | {"seven-in-94": ("tribe.size=7", "duels=94")}
 
 
 STUDIES = {"paper": Study((), paper), "hostile": Study(SMALL, hostile), "spoilers": Study(SMALL, spoilers)}
@@ -99,7 +102,7 @@ def measure(name: str, out: Path, seeds: int) -> None:
     """Run a study, or what is left of it, and keep its table."""
     study = STUDIES[name]
     arms = load_arms(None, [*study.sets, "seed=1"], study.arms())
-    if (out / RECORD).exists():
+    if (out / ABLATION).exists():
         grid = extended(open_grid(out), arms, seeds, True)
     else:
         grid = new_grid(out, arms, seeds, True)
@@ -107,15 +110,35 @@ def measure(name: str, out: Path, seeds: int) -> None:
     summary = summarize(grid)
     write_results(out, summary)
     kept = {key: summary[key] for key in ("seeds", "versions", "intervals", "rows")}
-    finals = {arm["name"]: [run["tasks"][0]["mean"] for run in arm["runs"]] for arm in summary["arms"]}
+    curves = {arm["name"]: [run["tasks"][0]["mean"] for run in arm["runs"]] for arm in summary["arms"]}
+    first = [_skills(grid.run(0, number).path) for number in range(seeds)]
     KEPT.mkdir(exist_ok=True)
     write_json(
         KEPT / f"{name}.json",
-        {"date": datetime.date.today().isoformat(), "settings": list(study.sets), **kept, "curves": finals},
+        {
+            "date": datetime.date.today().isoformat(),
+            "settings": list(study.sets),
+            **kept,
+            "curves": curves,
+            "skills of the first arm": first,
+        },
     )
 
 
-def _tell(event: Event | RunBegins | RunEnds) -> None:
+def _skills(run: Path) -> dict[str, float]:
+    """Accuracy in the one skill that each adapter was expert in, and in all others, first and last."""
+    rows = [row for row in read_lines(run / "metrics.jsonl") if row["kind"] == "evaluation"]
+    found = {}
+    for when, row in (("first", rows[0]), ("last", rows[-1])):
+        skills = [
+            (name == skill, share) for name, each in row["by_skill"].items() for skill, share in each.items()
+        ]
+        found[f"own, {when}"] = fmean(share for own, share in skills if own)
+        found[f"others, {when}"] = fmean(share for own, share in skills if not own)
+    return found
+
+
+def _tell(event: Event | AblationEvent) -> None:
     if isinstance(event, RunEnds) and event.worked:
         print(f"{event.number}/{event.runs}  {event.run.arm}  seed {event.run.config.seed}", flush=True)
 

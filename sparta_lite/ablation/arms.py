@@ -1,4 +1,7 @@
-"""The arms of an ablation: settings that are compared, from a grid, a file, or a preset."""
+"""The arms of an ablation: settings that are compared, from a grid, a file, or a preset.
+
+Read by whoever only looks at an ablation, too: what loads torch is imported by the presets that need it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparta_lite.campaign.config import Config, load_config, read_yaml
-from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.errors import SpartaError
 
 _NAME = re.compile(r"\w[\w.,=+-]*")
@@ -115,12 +117,16 @@ def _matchmaking(config: Config) -> dict[str, Assignments]:
 
 def _size(config: Config) -> dict[str, Assignments]:
     """The whole tribe, half of it, and three: the fewest that can duel, for two fight and one judges."""
+    from sparta_lite.campaign.tribe import find_tribe
+
     full = len(find_tribe(config))
     return {f"size={size}": (f"tribe.size={size}",) for size in _falling(full, full // 2, 3) if size >= 3}
 
 
 def _diversity(config: Config) -> dict[str, Assignments]:
     """Tribes of one size made of ever fewer different adapters: the first ones, under several names each."""
+    from sparta_lite.campaign.tribe import find_tribe
+
     places = find_tribe(config)
     if None in places.values():
         raise SpartaError(

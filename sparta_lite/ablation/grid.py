@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparta_lite.ablation.arms import Arm
 from sparta_lite.campaign.config import Config, load_config, show_config
-from sparta_lite.campaign.store import Store
+from sparta_lite.campaign.store import ABLATION, Store
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, write_json, write_text
 
@@ -18,8 +18,7 @@ FORMAT = 1
 MOST_SEEDS = 1000
 """Of one arm; without pairing those of the next arm begin so much higher."""
 
-RECORD = "ablation.json"
-RESULTS = ("summary.json", "table.json", "table.csv", "plot.html")
+RESULTS = ("summary.json", "table.json", "table.csv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Grid:
     ::
 
         ablation.json  <arm>/settings.yaml  <arm>/seed-<N>/     the last one is what `sparta-lite run` makes
-        summary.json  table.json  table.csv  plot.html          once every run is finished
+        summary.json  table.json  table.csv  report.html        once every run is finished
 
     ``paired`` gives every arm the same seeds. Equal seeds share all that does not depend on what the arms do
     otherwise: which instructions an iteration draws and in which order, who opens each duel, the random
@@ -73,7 +72,7 @@ class Grid:
             write_text(self.root / arm.name / "settings.yaml", show_config(arm.config))
         arms = [{"name": arm.name, "settings": arm.settings} for arm in self.arms]
         record = {"format": FORMAT, "paired": self.paired, "seeds": self.seeds, "arms": arms}
-        write_json(self.root / RECORD, record)
+        write_json(self.root / ABLATION, record)
 
 
 def new_grid(root: Path, arms: Sequence[Arm], seeds: int, paired: bool) -> Grid:
@@ -86,7 +85,7 @@ def new_grid(root: Path, arms: Sequence[Arm], seeds: int, paired: bool) -> Grid:
         raise SpartaError("one arm alone is no comparison; give two or more")
     if not 1 <= seeds <= MOST_SEEDS:
         raise SpartaError(f"--seeds {seeds}: give 1 to {MOST_SEEDS}")
-    if taken := [arm.name for arm in arms if arm.name in (RECORD, *RESULTS)]:
+    if taken := [arm.name for arm in arms if arm.name in (ABLATION, *RESULTS)]:
         raise SpartaError(f"arm {taken[0]}: is the name of a file of the ablation; choose another")
     return Grid(root, tuple(arms), seeds, paired)
 
@@ -97,14 +96,14 @@ def open_grid(root: Path) -> Grid:
     Raises:
         SpartaError: there is none, or its files are damaged or of another version.
     """
-    if not (root / RECORD).is_file():
-        raise SpartaError(f"{root}: no ablation there (no {RECORD}); leave --resume out to start one")
-    record = read_json(root / RECORD, ("format",))
+    if not (root / ABLATION).is_file():
+        raise SpartaError(f"{root}: no ablation there (no {ABLATION}); leave --resume out to start one")
+    record = read_json(root / ABLATION, ("format",))
     if record["format"] != FORMAT:
         raise SpartaError(
-            f"{root / RECORD}: not of this version's form, {FORMAT}; go on with its own version"
+            f"{root / ABLATION}: not of this version's form, {FORMAT}; go on with its own version"
         )
-    record = read_json(root / RECORD, ("paired", "seeds", "arms"))
+    record = read_json(root / ABLATION, ("paired", "seeds", "arms"))
     arms = [
         Arm(arm["name"], tuple(arm["settings"]), load_config(root / arm["name"] / "settings.yaml"))
         for arm in record["arms"]

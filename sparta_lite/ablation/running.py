@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,15 +41,28 @@ class RunEnds:
     """False: it was finished before."""
 
 
-Listener = Callable[[Event | RunBegins | RunEnds], None]
-"""Told what begins and ends, and in between what the inner run tells."""
+@dataclass(frozen=True)
+class RunFails:
+    run: Run
+    number: int
+    runs: int
+    why: str
+
+
+AblationEvent = RunBegins | RunEnds | RunFails
+
+Listener = Callable[[Event | AblationEvent], None]
+"""Told what begins and how it ends, and in between what the inner run tells."""
 
 
 def run_all(grid: Grid, listener: Listener) -> None:
     """Bring every run of the grid to its end; what is finished is not touched.
 
+    A run that fails holds up no other one, and is tried again when the grid is run again.
+
     Raises:
-        SpartaError: an arm cannot run, which is said before anything runs; or a run failed.
+        SpartaError: an arm cannot run, which is said before anything runs; or, when all others are
+            finished, some failed: it names them and says why.
     """
     keys = _checked(grid)
     for run in grid.runs():
@@ -59,15 +73,33 @@ def run_all(grid: Grid, listener: Listener) -> None:
     order = list(dict.fromkeys(keys.values()))
     runs.sort(key=lambda run: order.index(keys[run.arm]) if run.arm in keys else -1)
     kept, threads = Kept(), torch.get_num_threads()
+    failed: dict[str, list[str]] = {}
     for number, run in enumerate(runs, start=1):
         finished = is_finished(run)
         if not finished:
             begun = state(run) is not None
             listener(RunBegins(run, number, len(runs), begun))
             torch.set_num_threads(threads)  # an arm that does not set them shall not inherit another's
-            with _of_arm(f"{run.arm}, seed {run.config.seed}"):
+            try:
                 run_on(kept, run.config, run.path, begun, listener)
+            except SpartaError as error:
+                failed.setdefault(str(error), []).append(f"{run.arm}, seed {run.config.seed}")
+                listener(RunFails(run, number, len(runs), str(error)))
+                continue
         listener(RunEnds(run, number, len(runs), not finished))
+    if failed:
+        raise SpartaError(_said(grid, failed, len(runs)))
+
+
+def _said(grid: Grid, failed: Mapping[str, Sequence[str]], runs: int) -> str:
+    """Which of so many runs failed, by what stopped them, and how to go on."""
+    count = sum(map(len, failed.values()))
+    which = "; ".join(f"{' and '.join(names)}: {why}" for why, names in failed.items())
+    again = f"sparta-lite ablate --resume --out {shlex.quote(str(grid.root))}"
+    return (
+        f"{count} of {runs} runs failed, so there is no table ({which}); when the cause is gone, "
+        f"`{again}` tries {'it' if count == 1 else 'them'} again and leaves the others as they are"
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +153,7 @@ def _needs(config: Config) -> _Needs:
 
 @contextlib.contextmanager
 def _of_arm(name: str) -> Iterator[None]:
-    """Say which arm it is that is refused or failed."""
+    """Say which arm it is that is refused."""
     try:
         yield
     except SpartaError as error:

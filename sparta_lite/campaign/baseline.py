@@ -25,7 +25,7 @@ from dataclasses import replace
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.curriculum import choose_instructions
 from sparta_lite.campaign.hostility import hostile
-from sparta_lite.campaign.measuring import merit
+from sparta_lite.campaign.merit import merit
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.campaign.settings import Config
 from sparta_lite.combat import (

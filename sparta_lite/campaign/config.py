@@ -59,6 +59,15 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
         raise SpartaError(f"{source}: {'; '.join(_explained(error, keys))}") from error
 
 
+def preset_values(config: Config) -> dict[str, Any]:
+    """Dotted key -> value: what the preset of its base lays over the defaults of ``config``."""
+    layer = _mapping(read_yaml(_PRESET), str(_PRESET)) if config.base == POCKET else {}
+    found: dict[str, Any] = {}
+    for key, value in layer.items():
+        found |= {f"{key}.{name}": part for name, part in value.items()} if _section(key) else {key: value}
+    return found
+
+
 def show_config(config: Config) -> str:
     """YAML with a comment above every field; `load_config` reads the same ``config`` back."""
     lines = []

@@ -33,6 +33,13 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class LearnsAlone:
+    """Who learns where the algorithm is a baseline; told as soon as it is known."""
+
+    adapter: str
+
+
+@dataclass(frozen=True)
 class Planned:
     lines: tuple[str, ...]
     """The memory plan, for people."""
@@ -101,7 +108,8 @@ class AdapterStanding:
 class StandingsChanged:
     iteration: int
     standings: dict[str, AdapterStanding]
-    """After the iteration's last duel; wins, losses and draws since the run began."""
+    """After the iteration's last duel; wins, losses and draws since the run began, duels with oneself left
+    out."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,7 @@ class RunFinished:
 
 Event = (
     RunStarted
+    | LearnsAlone
     | Planned
     | PhaseStarted
     | PhaseProgress

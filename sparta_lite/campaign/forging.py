@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.campaign.resident import base_source, choices_for
+from sparta_lite.campaign.resident import choices_for
+from sparta_lite.campaign.sources import base_source
 from sparta_lite.data.conversations import TULU_V2, Columns, Subsets, read_subsets, sample
 from sparta_lite.engine.base import Base, Quantization, load_base
-from sparta_lite.engine.peft_io import CONFIG_FILE, write_adapter
+from sparta_lite.engine.hub import CONFIG_FILE
+from sparta_lite.engine.peft_io import write_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, write_json
 from sparta_lite.training.sft import Lesson, SftSettings, tokenize, train_adapter

@@ -11,8 +11,9 @@ from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_sizes
 from sparta_lite.campaign.provenance import digest, hashes
-from sparta_lite.campaign.resident import Choices, Resident, base_source, load_resident
+from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.sources import base_source
 from sparta_lite.campaign.tasks import held_out
 from sparta_lite.campaign.tribe import Places, find_tribe
 from sparta_lite.data.instructions import Instructions, load_instructions

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from sparta_lite.campaign.provenance import digest
-from sparta_lite.campaign.resident import Choices, Resident, base_source, load_base_of, on_base
+from sparta_lite.campaign.resident import Choices, Resident, load_base_of, on_base, read_tribe
 from sparta_lite.campaign.settings import Config
-from sparta_lite.campaign.tribe import Places, read_tribe
+from sparta_lite.campaign.sources import base_source
+from sparta_lite.campaign.tribe import Places
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.peft_io import AdapterFile
 

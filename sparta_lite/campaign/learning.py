@@ -21,6 +21,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.peft_io import write_adapter
 from sparta_lite.files import write_bytes, write_whole
 from sparta_lite.training.dpo import train
+from sparta_lite.training.optim import cosine
 from sparta_lite.training.packing import TokenizedPair
 from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep, read_state
 from sparta_lite.training.unsloth import wrap_with_unsloth
@@ -60,6 +61,14 @@ def learn(
     if not pairs:
         arena.listener(
             Warned(f"iteration {iteration + 1}: no duel made a preference pair; nothing is learned")
+        )
+    elif not any(cosine(update, updates, settings.warmup) for update in range(updates)):
+        arena.listener(
+            Warned(
+                f"iteration {iteration + 1}: nothing is learned: its {len(pairs)} pairs make one optimizer "
+                "step, and the warm-up begins at learning rate 0; set training.warmup to 0, lower "
+                "training.batch, or raise duels"
+            )
         )
 
     with arena.phase(iteration, "train", updates * groups, done) as meter:
@@ -105,13 +114,6 @@ def learn(
         finally:
             if bank is not arena.bank:
                 arena.bank.take_back(first, bank)
-        if pairs and not any(result.moved.values()):
-            arena.listener(
-                Warned(
-                    f"iteration {iteration + 1}: nothing is learned, the only update is warm-up at rate 0; "
-                    "lower training.batch, or set training.warmup to 0"
-                )
-            )
         arena.metrics.append(
             [
                 {

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from sparta_lite.campaign.arena import Arena
-from sparta_lite.campaign.baseline import face_itself
+from sparta_lite.campaign.baseline import face_itself, learners
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
     Event,
+    LearnsAlone,
     Listener,
     PhaseStarted,
     RunFinished,
@@ -107,7 +108,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     asked, plan, plans = config, None, []
     if not (resume and is_planned(config)):
         plan, config = planned(config, choices, kept.held if kept else 0)
-        plans.append(announcement(plan))
+        plans.append(announcement(plan, config))
         listener(plans[-1])
     nf4.recall(record.get("choices", {}).get("nf4", ""))
     inputs = load_inputs(config, choices, kept)
@@ -115,7 +116,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     if plan is not None and choices.device.type == "cuda":
         warmed, config = warm_up(resident.base, resident.bank, asked, plan)
         if warmed is not plan:
-            plans.append(announcement(warmed))
+            plans.append(announcement(warmed, config))
             listener(plans[-1])
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     spoilers = hostile(config, tribe)
@@ -212,6 +213,8 @@ def _changes(now: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tup
 def _iterations(arena: Arena, standing: Standing) -> None:
     config, store = arena.config, arena.store
     evaluate(arena, 0)
+    if config.algorithm != "sparta":
+        arena.listener(LearnsAlone(*learners(arena)))
     for iteration in range(config.iterations):
         last = iteration + 1 == config.iterations
         measured = last or (iteration + 1) % config.evaluation.every == 0

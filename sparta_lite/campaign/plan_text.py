@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 
+from sparta_lite.campaign.config import preset_values
 from sparta_lite.campaign.events import Planned
 from sparta_lite.campaign.planning import duration, gigabytes, summary
-from sparta_lite.campaign.settings import SIZES
+from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.engine.pace import seconds, whole
 from sparta_lite.engine.plan import Plan
 
 _PARTS = ("adapters", "KV cache", "gradients", "optimizer", "activations")
 
 
-def announcement(made: Plan) -> Planned:
-    """The plan as a run tells it: the whole table where sizes were left open, else two lines."""
+def announcement(made: Plan, config: Config) -> Planned:
+    """A plan as a run tells it: the whole table where sizes were left open, else two lines."""
     memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
-    lines = summary(made) if len(made.given) == len(SIZES) else table(made)
+    lines = summary(made) if len(made.given) == len(SIZES) else table(made, config)
     return Planned(tuple(lines), memory, made.machine.memory)
 
 
-def table(made: Plan) -> list[str]:
+def table(made: Plan, config: Config) -> list[str]:
     """Memory and time by phase, and the sizes that were chosen; every line has at most 80 characters."""
     work, machine, times = made.work, made.machine, seconds(made)
     number = "4 bits" if work.four_bit else f"{8 * work.number} bits"
@@ -41,17 +42,20 @@ def table(made: Plan) -> list[str]:
         f"needs {gigabytes(made.needed)}, of it {gigabytes(machine.reserve)} in reserve for the {libraries} "
         "and fragmentation"
     )
+    preset = preset_values(config)
     for name, key in SIZES.items():
-        given = " (as given)" if name in made.given else ""
-        lines.append(f"  {key}: {json.dumps(getattr(made.sizes, name))}{given}")
+        size = getattr(made.sizes, name)
+        source = "" if name not in made.given else " (preset)" if preset.get(key) == size else " (as given)"
+        lines.append(f"  {key}: {json.dumps(size)}{source}")
     if made.sizes.resident < work.adapters:
         waiting = work.adapters - made.sizes.resident
         lines.append(f"{waiting} adapters wait in host memory, {gigabytes(4 * work.adapter)} each")
+    answers = "the longest" if work.usual is None else "usual"
+    time = duration(whole(made))
     return [
         *lines,
-        f"time, a rough estimate for the longest answers: {duration(whole(made))} for {work.iterations} x "
-        f"{work.duels:,} duels,",
-        f"trainer {work.trainer} (the table's is for one iteration)",
+        f"training is by the trainer {work.trainer}; each time above is for one iteration",
+        f"{work.iterations} x {work.duels:,} duels take roughly {time} with {answers} answers",
     ]
 
 

@@ -13,13 +13,13 @@ import psutil
 import torch
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.resident import Choices, base_source, config_file
+from sparta_lite.campaign.resident import Choices
 from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
+from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.hub import CONFIG_FILE, local
 from sparta_lite.engine.pace import card, processor, whole
-from sparta_lite.engine.peft_io import CONFIG_FILE
-from sparta_lite.engine.plan import Machine, Plan, Trainer, Work, plan
+from sparta_lite.engine.plan import Machine, Plan, Trainer, Usual, Work, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.unsloth import ARCHITECTURES
@@ -30,6 +30,8 @@ Adapters = Sequence[Adapter]
 
 _UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 _REPLY = 16  # tokens that the forced beginning of a score has at most
+_POCKET = Usual(question=14, answer=5, request=26, pairs=0.5)
+"""The embedded questions, and what the embedded tribe makes of them."""
 _MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}  # bytes a number; in 8 bits a scale per 256
 
 
@@ -183,6 +185,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
     tasks = config.evaluation.tasks
     if tasks is None:  # then the task of the instructions, if they come from one
         tasks = ["its own"] if config.data.task is not None or config.data.path == POCKET else []
+    at_home = config.base == config.tribe.adapters == config.data.path == POCKET and not config.data.task
     return Work(
         adapters=len(adapters),
         adapter=adapter_parameters(shape, adapters),
@@ -205,6 +208,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
         epochs=training.epochs,
         questions=len(tasks) * config.evaluation.items,
         evaluations=1 + -(-config.iterations // config.evaluation.every),
+        usual=_POCKET if at_home and not sampled else None,
     )
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparta_lite.campaign.settings import POCKET, Config
-from sparta_lite.campaign.tribe import Places, read_tribe
+from sparta_lite.campaign.settings import Config
+from sparta_lite.campaign.sources import base_source, config_file
+from sparta_lite.campaign.tribe import Places
 from sparta_lite.engine.attention import choose_attention
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
-from sparta_lite.engine.hub import local
-from sparta_lite.engine.peft_io import AdapterFile, load_bank
-from sparta_lite.errors import SpartaError
+from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
 from sparta_lite.files import read_json
 from sparta_lite.kernels.choice import choose_kernels
-from sparta_lite.pocket import base_path
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
 from sparta_lite.training.unsloth import load_model as load_through_unsloth
 
@@ -44,11 +42,6 @@ class Resident:
     adapter_configs: Mapping[str, Mapping[str, Any]]
     """Per adapter the ``adapter_config.json`` that its new versions are written with."""
     chat: Chat
-
-
-def base_source(base: str) -> str:
-    """Directory or hub id of the base that a setting names."""
-    return str(base_path()) if base == POCKET else base
 
 
 def choose(config: Config, training: bool = True) -> Choices:
@@ -92,21 +85,6 @@ def choices_for(
     return Choices(device, dtype, trainer, reasons)
 
 
-def config_file(base: str) -> Path:
-    """The base's ``config.json``, downloaded alone where the base is on the hub.
-
-    Raises:
-        SpartaError: there is none.
-    """
-    source = base_source(base)
-    path = local(source, ("config.json",)) / "config.json"
-    if not path.is_file():
-        raise SpartaError(
-            f"base: {source} is not a model directory (no config.json); give one in transformers' form"
-        )
-    return path
-
-
 def load_resident(config: Config, choices: Choices, places: Places, training: bool) -> Resident:
     """Load base and adapters.
 
@@ -121,6 +99,21 @@ def load_resident(config: Config, choices: Choices, places: Places, training: bo
     """
     base = load_base_of(config, choices, training)
     return on_base(config, base, read_tribe(config, places, base.decoder))
+
+
+def read_tribe(config: Config, places: Places, decoder: Decoder) -> list[AdapterFile]:
+    """Read, or make, every adapter of ``places`` for the base ``decoder``.
+
+    Raises:
+        SpartaError: one is missing, malformed, or uses more than plain LoRA.
+    """
+    tribe = config.tribe
+    return [
+        new_adapter(name, decoder, tribe.rank, tribe.alpha, config.seed, config.base)
+        if path is None
+        else read_adapter(name, path)
+        for name, path in places.items()
+    ]
 
 
 def load_base_of(config: Config, choices: Choices, training: bool) -> Base:

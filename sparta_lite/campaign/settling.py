@@ -104,13 +104,16 @@ def _preference_row(arena: Arena, pair: Preference, fought: FoughtDuel) -> dict[
 def _tally(
     arena: Arena, iteration: int, fought: Sequence[FoughtDuel], settlement: Settlement
 ) -> dict[str, dict[str, int]]:
-    """Wins, losses and draws since the run began."""
+    """Wins, losses and draws since the run began.
+
+    A baseline's learner that faces itself neither wins nor loses, whichever of its answers is chosen.
+    """
     if iteration:
         tally = arena.store.read_reputation(iteration - 1)["tally"]
     else:
         tally = {name: {"wins": 0, "losses": 0, "draws": 0} for name in arena.tribe}
     for each, verdict in zip(fought, settlement.verdicts, strict=True):
-        if verdict is None:
+        if verdict is None or each.duel.fighters[0] == each.duel.fighters[1]:
             continue
         for side, name in enumerate(each.duel.fighters):
             outcome = "draws" if verdict.winner is None else "wins" if verdict.winner == side else "losses"

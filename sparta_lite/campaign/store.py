@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Bout, Standing, as_trace
@@ -19,6 +21,11 @@ FORMAT = 3
 
 METRICS_KEYS = ("kind", "iteration")
 """What every row of the metrics has."""
+
+ABLATION = "ablation.json"
+"""What the directory of an ablation has where a run's has ``run.json``."""
+
+_PATIENCE = 1.0  # seconds; whoever looks whether a run is held keeps its lock for an instant
 
 
 class Store:
@@ -73,12 +80,10 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / "lock").open("w")
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not _taken(handle):
                 raise SpartaError(
                     f"{self.root}: another process works on this run; wait for it or choose another --out"
-                ) from error
+                )
             try:
                 yield
             finally:
@@ -147,6 +152,31 @@ class Store:
         write_json(self.run, {**(self.read_run() if self.run.exists() else {}), **changes})
 
 
+def _taken(lock: IO[str]) -> bool:
+    """Whether the lock could be had, at once or after those who only tried it have let go of it."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+
+
+def no_run(path: Path) -> SpartaError:
+    """What to say of a directory that was to be a run's and is none."""
+    if not (path / ABLATION).is_file():
+        return SpartaError(f"{path}: not a run's directory; give one that `sparta-lite run` made")
+    runs = sorted(record.parent for record in path.glob("*/seed-*/run.json"))
+    which = f", such as {runs[0]}" if runs else " when the first has begun"
+    return SpartaError(
+        f"{path}: is an ablation, not a run; give one of its runs{which}, or see all of them with "
+        f"`sparta-lite report {shlex.quote(str(path))}`"
+    )
+
+
 def read_trace(run: Path) -> dict[str, Any]:
     """A run's recorded votes, in the form that ``combat.replay`` takes: complete iterations only.
 
@@ -155,7 +185,7 @@ def read_trace(run: Path) -> dict[str, Any]:
     """
     store = Store(run)
     if not store.run.is_file():
-        raise SpartaError(f"{run}: not a run's directory (no run.json); give one that `sparta-lite run` made")
+        raise no_run(run)
     store.read_run()  # refuses the form of another version
     iterations: list[list[Bout]] = []
     while store.reputation(len(iterations)).is_file():

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparta_lite.campaign.settings import POCKET, Config
-from sparta_lite.engine.hub import local
-from sparta_lite.engine.model import Decoder
-from sparta_lite.engine.peft_io import CONFIG_FILE, WEIGHTS_FILE, AdapterFile, new_adapter, read_adapter
+from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE, local
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import adapter_paths
 
@@ -40,6 +38,22 @@ def find_tribe(config: Config, files: Sequence[str] = (CONFIG_FILE, WEIGHTS_FILE
     Raises:
         SpartaError: there are fewer than three adapters or than ``tribe.size``, or the hub lacks one.
     """
+    return {name: _on_disk(name, place, files) for name, place in _named(config).items()}
+
+
+def require_tribe(config: Config) -> None:
+    """Refuse adapters that are to stand on this machine and do not; the hub is not asked.
+
+    Raises:
+        SpartaError: see ``find_tribe``.
+    """
+    for name, place in _named(config).items():
+        if place is not None and Path(place).is_absolute():
+            _on_disk(name, place, ())
+
+
+def _named(config: Config) -> dict[str, str | None]:
+    """Adapter -> its directory or hub id, in the tribe's order."""
     given, size = config.tribe.adapters, config.tribe.size
     places = _places(given)
     if len(places) < (size or 0):
@@ -49,22 +63,7 @@ def find_tribe(config: Config, files: Sequence[str] = (CONFIG_FILE, WEIGHTS_FILE
             f"tribe.adapters: {given} holds {len(places)} PEFT adapters; two fight and at least one judges, "
             "so give 3 or more"
         )
-    return {name: _on_disk(name, place, files) for name, place in list(places.items())[:size]}
-
-
-def read_tribe(config: Config, places: Places, decoder: Decoder) -> list[AdapterFile]:
-    """Read, or make, every adapter of ``places`` for the base ``decoder``.
-
-    Raises:
-        SpartaError: one is missing, malformed, or uses more than plain LoRA.
-    """
-    tribe = config.tribe
-    return [
-        new_adapter(name, decoder, tribe.rank, tribe.alpha, config.seed, config.base)
-        if path is None
-        else read_adapter(name, path)
-        for name, path in places.items()
-    ]
+    return dict(list(places.items())[:size])
 
 
 def _places(given: str | dict[str, str]) -> dict[str, str | None]:

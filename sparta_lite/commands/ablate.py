@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparta_lite.campaign.sources import require_sources
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.commands.run import INTERRUPTED
@@ -86,22 +87,29 @@ def _arms(
         named = from_preset(preset, config, sets)
     else:
         named = grid(vary) if file is None else from_file(file)
-    return load_arms(config, sets, named)
+    found = load_arms(config, sets, named)
+    for arm in found:
+        try:
+            require_sources(arm.config)
+        except SpartaError as error:
+            raise SpartaError(f"arm {arm.name}: {error}") from error
+    return found
 
 
 def _free(out: Path) -> Path:
-    from sparta_lite.ablation.grid import RECORD
+    from sparta_lite.campaign.store import ABLATION
 
-    if (out / RECORD).exists():
+    if (out / ABLATION).exists():
         raise SpartaError(f"{out}: holds an ablation; go on with it by --resume, or give another --out")
     places.require_free(out)
     return out
 
 
 def _newest_unfinished() -> Path:
-    from sparta_lite.ablation.grid import RECORD, is_finished, open_grid
+    from sparta_lite.ablation.grid import is_finished, open_grid
+    from sparta_lite.campaign.store import ABLATION
 
-    found = sorted(places.RUNS.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = sorted(places.RUNS.glob(f"*/{ABLATION}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for record in found:
         if not all(map(is_finished, open_grid(record.parent).runs())):
             return record.parent
@@ -111,25 +119,34 @@ def _newest_unfinished() -> Path:
 def _run(grid: Grid, plain: bool) -> None:
     from rich.console import Console
 
-    from sparta_lite.ablation.picture import write_plot
-    from sparta_lite.ablation.running import run_all
+    from sparta_lite.ablation.running import AblationEvent, run_all
     from sparta_lite.ablation.summary import summarize, write_results
-    from sparta_lite.show.ablation import AblationView, table
+    from sparta_lite.campaign.events import Event
+    from sparta_lite.show.ablation import AblationTrackers, AblationView, table
     from sparta_lite.show.live import can_show
+    from sparta_lite.show.report.page import write_ablation_report
 
     place = shlex.quote(str(grid.root))
     # The bars must leave the terminal as it was, also when a batch system ends the work.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console = Console()
     try:
-        with AblationView(console, not plain and can_show(console)) as view:
-            run_all(grid, view)
+        with (
+            AblationTrackers(grid) as tracked,
+            AblationView(console, not plain and can_show(console)) as view,
+        ):
+
+            def listener(event: Event | AblationEvent) -> None:
+                view(event)
+                tracked(event)
+
+            run_all(grid, listener)
         summary = summarize(grid)
         write_results(grid.root, summary)
-        write_plot(grid.root / "plot.html", summary)
+        write_ablation_report(grid.root, grid.root / "report.html")
     except KeyboardInterrupt as error:
         advice = f"; go on with `sparta-lite ablate --resume --out {place}`" if grid.root.exists() else ""
         typer.echo(f"interrupted{advice}", err=True)
         raise typer.Exit(INTERRUPTED) from error
     console.print(table(summary))
-    typer.echo(f"all of it is in {place}: table.csv, table.json, summary.json, plot.html, and every run")
+    typer.echo(f"all of it is in {place}: table.csv, table.json, summary.json, report.html, and every run")

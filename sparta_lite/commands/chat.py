@@ -11,6 +11,7 @@ import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
+from sparta_lite.outcome.finished import open_run
 from sparta_lite.show.text import clean
 
 _NOTHING = "(an empty answer)"
@@ -32,10 +33,10 @@ def chat(
 ) -> None:
     """Ask the adapters of a run; an empty line or Ctrl-D ends it. Each question stands on its own."""
     quiet_libraries()
-    from sparta_lite.outcome.finished import open_run
+    finished = open_run(run, iteration)
     from sparta_lite.outcome.talking import BEST, open_talk
 
-    talk = open_talk(open_run(run, iteration), adapters or [BEST])
+    talk = open_talk(finished, adapters or [BEST])
     for number, question in enumerate(_questions()):
         _show(talk.names, talk.ask(question, number))
 

@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.data.rows import require_source
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json
-
-if TYPE_CHECKING:
-    from sparta_lite.outcome.finished import Finished
+from sparta_lite.outcome.finished import Finished, open_run
 
 _REPORT_EVERY = 10.0  # seconds
 _BASE = "bare base"
@@ -63,20 +62,21 @@ def evaluate(
     if out is not None and out.exists():
         raise SpartaError(f"{out}: exists already; give --out a file that does not")
     files = dict(map(_task_and_file, paths or []))
+    for file in files.values():
+        require_source(file)
+    named = None if tasks is None else _listed(tasks, "--tasks")
     quiet_libraries()
+    finished = open_run(run, iteration)
+    names = _chosen(finished, adapters)
     # The harness draws a bar per task and adapter; its turns are lines of ours. tqdm reads this on import.
     os.environ.setdefault("TQDM_DISABLE", "1")
     from sparta_lite.outcome import evaluation
-    from sparta_lite.outcome.finished import open_run
     from sparta_lite.outcome.harness import Order, require_harness
 
     order = None
     if harness is not None:
         require_harness()
         order = Order(_listed(harness, "--harness"), include, harness_chat, items)
-    finished = open_run(run, iteration)
-    names = _chosen(finished, adapters)
-    named = None if tasks is None else _listed(tasks, "--tasks")
     if harness is not None and named is None and not files:
         named = ()
     config, ours = evaluation.tasks_of(finished, named, files, items)
@@ -136,28 +136,46 @@ def _say(line: str) -> None:
 
 
 def _report(record: Mapping[str, Any]) -> str:
-    after = f"after {record['iteration']} iterations" if record["iteration"] else "before the first iteration"
-    lines = [f"{record['run']}, {after}"]
+    lines = [f"{record['run']}, {_when(record['iteration'])}"]
     for task in record["tasks"]:
         value, lost = ("mean score", "failed") if task["judged"] else ("accuracy", "unparsed")
         rows: list[tuple[Any, ...]] = [
-            (name, figures["accuracy"], _interval(figures["interval"]), f"{figures['unparsed']:,}")
+            (
+                _named(record, name),
+                figures["accuracy"],
+                _interval(figures["interval"]),
+                f"{figures['unparsed']:,}",
+            )
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
-        lines += ["", f"{task['task']}, {task['items']:,} questions"]
+        lines += ["", f"{task['task']}, {_questions(task['items'])}"]
         lines += _table((value, "95 % interval", lost), rows, higher=True)
     if record["tasks"]:
         lines += ["", f"intervals: {record['intervals']}"]
     for task in (record["harness"] or {}).get("tasks", []):
         kept = "" if task["filter"] == "none" else f" ({task['filter']})"
         rows = [
-            (name, figures["value"], _number(figures["stderr"]))
+            (_named(record, name), figures["value"], _number(figures["stderr"]))
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
-        questions = "" if task["items"] is None else f", {task['items']:,} questions"
+        questions = "" if task["items"] is None else f", {_questions(task['items'])}"
         lines += ["", f"{task['task']}, {task['fewshot'] or 0}-shot{questions}, by lm-evaluation-harness"]
         lines += _table((f"{task['metric']}{kept}", "± stderr"), rows, task["higher_is_better"])
     return "\n".join(lines)
+
+
+def _when(iterations: int) -> str:
+    if iterations == 0:
+        return "before the first iteration"
+    return "after 1 iteration" if iterations == 1 else f"after {iterations} iterations"
+
+
+def _questions(items: int) -> str:
+    return "1 question" if items == 1 else f"{items:,} questions"
+
+
+def _named(record: Mapping[str, Any], name: str) -> str:
+    return f"{name} (hostile)" if name in record["hostile"] else name
 
 
 def _table(titles: Sequence[str], rows: Sequence[tuple[Any, ...]], higher: bool | None) -> list[str]:

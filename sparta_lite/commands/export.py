@@ -10,6 +10,7 @@ import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
+from sparta_lite.outcome.finished import best_adapter, open_run
 
 
 class Target(str, Enum):
@@ -50,12 +51,12 @@ def export(
     if base is not None and to is not Target.merged:
         raise SpartaError("export: --base belongs to --to merged")
     quiet_libraries()
-    from sparta_lite.outcome.exporting import export as write
-    from sparta_lite.outcome.exporting import export_to_hub
-    from sparta_lite.outcome.finished import best_adapter, open_run
-
     finished = open_run(run, iteration)
     name = best_adapter(finished) if adapter == "best" else adapter
+    finished.place(name)  # refuses a name that the tribe has not
+    from sparta_lite.outcome.exporting import export as write
+    from sparta_lite.outcome.exporting import export_to_hub
+
     if repo is not None:
         place = export_to_hub(finished, name, repo, public)
     else:

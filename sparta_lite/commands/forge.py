@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from sparta_lite.campaign.sources import require_base
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.data.conversations import TULU_V2, Columns
+from sparta_lite.data.rows import require_source
 from sparta_lite.errors import SpartaError
 
 forge = typer.Typer(invoke_without_command=True)
@@ -61,9 +64,11 @@ def adapters(
         raise SpartaError(f"--quantization {quantization}: it should be 'nf4' or 'none'")
     if not 0 < rate < float("inf") or not 0 < alpha < float("inf"):
         raise SpartaError("forge: --lr and --alpha must be above 0")
+    if data != TULU_V2:
+        require_source(data)
     quiet_libraries()
+    require_base(base)
     from sparta_lite.campaign.forging import ForgePlan, forge_tribe
-    from sparta_lite.data.conversations import Columns
     from sparta_lite.training.sft import SftSettings
 
     plan = ForgePlan(

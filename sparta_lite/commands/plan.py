@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparta_lite.campaign.config import Config, load_config
+from sparta_lite.campaign.sources import require_model
 from sparta_lite.commands.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def plan(
 ) -> None:
     """Count the memory and estimate the time of a run; no weights are read."""
     settings = load_config(config, [*(sets or []), *([f"vram={vram}"] if vram else [])])
+    require_model(settings)
     quiet_libraries()
     import torch
 
@@ -40,12 +42,14 @@ def plan(
     from sparta_lite.campaign.planning import planned
     from sparta_lite.campaign.resident import choose
 
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)  # the CPU's rate is measured as the run will use it
     elsewhere = settings.vram is not None and settings.device != "cpu" and not torch.cuda.is_available()
     made, settings = planned(settings, None if elsewhere else choose(settings))
     if json:
         typer.echo(js.dumps(_as_json(made, settings), indent=2))
     else:
-        typer.echo("\n".join(table(made)))
+        typer.echo("\n".join(table(made, settings)))
 
 
 def _as_json(made: Plan, settings: Config) -> dict[str, object]:

@@ -11,6 +11,7 @@ import typer
 
 from sparta_lite import combat
 from sparta_lite.campaign.config import Config, load_config
+from sparta_lite.campaign.store import no_run
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
 
@@ -58,7 +59,7 @@ def replay(
         if not assignment.startswith(("reputation.", "pairs.")):
             raise SpartaError(f"--set {assignment}: a replay changes reputation.* and pairs.* alone")
     if not (run / "config.yaml").is_file():
-        raise SpartaError(f"{run}: not a run's directory; give one that `sparta-lite run` made")
+        raise no_run(run)
     recorded_rules = load_config(run / "config.yaml")
     if recorded_rules.algorithm != "sparta":
         raise SpartaError(

@@ -13,6 +13,7 @@ import typer
 
 from sparta_lite.campaign.config import Config, load_config, show_config
 from sparta_lite.campaign.events import Event, Listener, from_row
+from sparta_lite.campaign.sources import require_sources
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
@@ -55,6 +56,7 @@ def run(
     if not resume:
         out = _new(out, config, settings)
     assert out is not None
+    require_sources(settings)
     _campaign(settings, out, resume, plain, json)
 
 

@@ -24,6 +24,7 @@ WHOLE = ""
 _LINES = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORMS = (".json", *_LINES, *_TABLES, ".parquet")
+_NOWHERE = "no such file; give a file, or a hub dataset as owner/name"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _CONDITION = re.compile(r"\s*([^=!]*[^=!\s])\s*(!?=)\s*(.*?)\s*", re.DOTALL)
 _AND = re.compile(r"\s+and\s+(?=(?:(?!\sand\s)[^=!])*[^=!\s]\s*!?=)")
@@ -136,6 +137,17 @@ def parted(path: str) -> tuple[str, str | None]:
     return path, None
 
 
+def require_source(path: str) -> None:
+    """Refuse a path, with or without its split, at which nothing stands; the hub is not asked.
+
+    Raises:
+        SpartaError: it is neither there nor the id of a hub dataset.
+    """
+    name, _ = parted(path)
+    if not is_hub_id(name) and not Path(name).exists():
+        raise SpartaError(f"{name}: {_NOWHERE}")
+
+
 def is_hub_id(path: str) -> bool:
     """Whether ``path`` stands for a dataset on the hub: ``owner/name``, and nothing of that name is here."""
     form = Path(path).suffix.lower()
@@ -193,7 +205,7 @@ def _bytes(file: Path) -> bytes:
     try:
         content = file.read_bytes()
     except FileNotFoundError as error:
-        raise SpartaError(f"{file}: no such file; give a file, or a hub dataset as owner/name") from error
+        raise SpartaError(f"{file}: {_NOWHERE}") from error
     except OSError as error:
         raise SpartaError(f"{file}: {error.strerror}; give a file that can be read") from error
     if not content.strip():

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from sparta_lite.errors import SpartaError
 
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""What the directory of a PEFT adapter holds."""
 BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """Weights, configuration, tokenizer, chat template; never pickled weights, never code."""
 CODE = ("*.py",)

@@ -1,7 +1,7 @@
 """How long a planned run may take: operations over a device's rate, bytes over its bandwidth.
 
-A rough estimate: every answer is taken as long as it may be, every duel as making a pair, and nothing else
-runs on the machine.
+A rough estimate: nothing else runs on the machine, and where it is not known what is usual every answer is
+taken as long as it may be, every duel as making a pair.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sparta_lite.engine.plan import Machine, Plan, Work
+from sparta_lite.engine.plan import Machine, Plan, Usual, Work
 from sparta_lite.engine.shape import Shape, weight_bytes
 
 _CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes a second; the makers' figures
@@ -29,11 +29,12 @@ _CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes
 _LIKE = ("RTX 3060", "T4", "RTX 4090", "RTX 5090", "L40S", "H100", "H200")
 """A card of unknown name is taken for the first of these that has as much memory."""
 
-_REACHED = 0.4  # share of the maker's operations that such work reaches
+_REACHED = 0.4  # share that such work reaches of a maker's operations, or of a bare matrix product's
 _STREAMED = 0.7  # share of the bandwidth
 _CALLS = {"cuda": 2e-4, "cpu": 5e-4}  # seconds a decoder layer costs the host, however little it computes
 _START = 10.0  # seconds until everything is imported and loaded
 _PROMPT = 0.25  # a usual question, as a share of the longest
+_REQUEST = 200  # tokens that a judge reads beside question and answer
 
 
 def card(name: str, memory: int) -> Machine:
@@ -46,14 +47,14 @@ def card(name: str, memory: int) -> Machine:
 
 
 def processor(memory: int) -> Machine:
-    """This machine's CPU, its rates measured in a few hundredths of a second."""
+    """This machine's CPU, its rates measured in a few hundredths of a second, with torch's threads."""
     import torch
 
     square = torch.ones(256, 256)
     stream = torch.ones(1 << 21)
     operations = 2 * 256**3 / _seconds(lambda: square @ square)
     bandwidth = 2 * stream.nbytes / _seconds(stream.clone)
-    return Machine("cpu", "CPU", memory, operations, bandwidth)
+    return Machine("cpu", "CPU", memory, operations * _REACHED, bandwidth * _STREAMED)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -68,23 +69,28 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def seconds(plan: Plan) -> dict[str, float]:
     """Phase -> seconds in one iteration (``evaluate``: in one evaluation)."""
-    work = plan.work
-    prompt = max(1, int(work.prompt * _PROMPT))
-    judged = min(work.judge_prompt, prompt + work.answer + 200)
+    work, usual = plan.work, _usual(plan.work)
+    prompt = min(usual.question, work.prompt)
+    judged = min(work.judge_prompt, prompt + usual.answer + usual.request)
     judgments = 2 * work.duels * (work.adapters - 2)
     if work.judge_answer:
         judging = _generation(plan, judgments * work.judge_rounds, judged, work.judge_answer)
     else:
         judging = _passes(plan, judgments * judged, plan.sizes.batch_tokens)
     found = {
-        "generate": _generation(plan, 2 * work.duels, prompt, work.answer),
+        "generate": _generation(plan, 2 * work.duels, prompt, usual.answer),
         "judge": judging,
-        "train": _training(plan, prompt),
+        "train": _training(plan, usual),
     }
     if work.questions:
         rows = work.adapters * work.questions
-        found["evaluate"] = _generation(plan, rows, prompt, work.evaluation_answer)
+        answer = work.evaluation_answer if work.usual is None else usual.answer
+        found["evaluate"] = _generation(plan, rows, prompt, answer)
     return found
+
+
+def _usual(work: Work) -> Usual:
+    return work.usual or Usual(max(1, int(work.prompt * _PROMPT)), work.answer, _REQUEST, pairs=1.0)
 
 
 def whole(plan: Plan) -> float:
@@ -106,13 +112,13 @@ def _generation(plan: Plan, rows: int, prompt: int, answer: int) -> float:
     return _passes(plan, rows * prompt, 1024) + steps * step
 
 
-def _training(plan: Plan, prompt: int) -> float:
+def _training(plan: Plan, usual: Usual) -> float:
     work = plan.work
-    prompt = min(prompt, work.prompt_in_training)
-    answer = min(work.answer, work.length - prompt)
+    prompt = min(usual.question, work.prompt_in_training)
+    answer = min(usual.answer, work.length - prompt)
     together = plan.sizes.adapters_at_once * plan.sizes.micro_batch
     length = prompt + 2 * answer if work.trainer == "tribe" else 2 * (prompt + answer)
-    tokens = work.duels * work.adapters * length
+    tokens = int(work.duels * usual.pairs) * work.adapters * length
     # Forward and backward, once more forward where activations are recomputed; the reference's forward.
     # The base is frozen, so that a backward pass costs as much as a forward one.
     there_and_back = work.epochs * (3 if plan.sizes.checkpointing else 2)
@@ -126,7 +132,8 @@ def _passes(plan: Plan, tokens: int, at_once: int) -> float:
 def _pass(plan: Plan, tokens: float, cached: float) -> float:
     """One forward pass over the decoder's layers: of its operations or its bytes what takes longer."""
     machine = plan.machine
-    operations = 2 * tokens * sum(each.inputs * each.outputs for each in plan.shape.linears)
+    numbers = sum(each.inputs * each.outputs for each in plan.shape.linears) + plan.work.adapter
+    operations = 2 * tokens * numbers
     read = _read(plan.shape, plan.work) + cached
     waiting = plan.shape.layers * _CALLS[machine.kind]
     return max(operations / machine.operations + read / machine.bandwidth, waiting)

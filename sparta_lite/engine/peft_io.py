@@ -17,14 +17,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
+from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
 from sparta_lite.engine.model import Decoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_bytes, write_json, write_whole
 from sparta_lite.kernels.sampling import uniforms
 from sparta_lite.randomness import key as random_key
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 _KEY = re.compile(r"^base_model\.model\.model\.(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$")
 
 # Settings that say where the tensors are, how they scale, or how they were made; any other

@@ -46,6 +46,19 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What is known of texts that are not read: time follows it, memory the limits."""
+
+    question: int
+    """Tokens, chat template included."""
+    answer: int
+    request: int
+    """Tokens that a judge reads beside question and answer."""
+    pairs: float
+    """Share of the duels that make a pair."""
+
+
+@dataclass(frozen=True)
 class Work:
     """What a run asks of the device."""
 
@@ -79,6 +92,8 @@ class Work:
     questions: int
     """Held-out ones per adapter and evaluation."""
     evaluations: int
+    usual: Usual | None = None
+    """None: questions of a quarter of their limit, the longest answers, a pair from every duel."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Phase -> how much more than this arithmetic it was measured to take."""
 

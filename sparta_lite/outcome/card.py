@@ -8,11 +8,18 @@ from typing import Any
 
 import yaml
 
-from sparta_lite.campaign.settings import POCKET
+from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.files import read_lines
 from sparta_lite.outcome.finished import Finished, evaluations
 
 _SHOWN = ("sparta-lite", "torch", "transformers", "peft")
+_TAGS = {
+    "sparta": ["sparta-alignment", "dpo"],
+    "self-rewarding": ["self-rewarding", "dpo"],
+    "spin": ["spin", "dpo"],
+    "sppo": ["sppo"],
+}
+"""Per algorithm; SPPO has a loss of its own."""
 
 
 def model_card(finished: Finished, name: str, form: str) -> str:
@@ -24,6 +31,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         form: ``peft``, ``merged`` or ``gguf-lora``.
     """
     config, versions = finished.config, finished.store.read_run()["versions"]
+    iterations = "1 iteration" if config.iterations == 1 else f"{config.iterations} iterations"
     held = "in 4 bits (NF4)" if config.quantization == "nf4" else "unquantised"
     trained = range(finished.iteration)
     duels = sum(len(read_lines(finished.store.duels(number))) for number in trained)
@@ -31,14 +39,13 @@ def model_card(finished: Finished, name: str, form: str) -> str:
     lines = [
         "---",
         yaml.safe_dump(_metadata(finished, form), sort_keys=False).rstrip(),
+        *_not_on_the_hub(config.base),
         "---",
         "",
         f"# {name}",
         "",
         f"The adapter `{name}` of a tribe of {len(finished.tribe)}, after {finished.iteration} of "
-        f"{config.iterations} iterations of SPARTA alignment ([arXiv 2506.04721]"
-        "(https://arxiv.org/abs/2506.04721): duels, judgments by the others, DPO on all pairs), made with "
-        "sparta-lite.",
+        f"{iterations} of {_method(config)}, made with sparta-lite.",
         "",
         "| run | |",
         "| --- | --- |",
@@ -58,14 +65,38 @@ def model_card(finished: Finished, name: str, form: str) -> str:
 
 
 def _metadata(finished: Finished, form: str) -> dict[str, Any]:
+    """What the hub reads: it takes ids of its own for ``base_model`` alone, and refuses a path."""
     base = finished.config.base
-    known = {} if base == POCKET or Path(base).is_absolute() else {"base_model": base}
+    relation = "finetune" if form == "merged" else "adapter"
+    known = {"base_model": base, "base_model_relation": relation} if _is_on_the_hub(base) else {}
     library = {"peft": "peft", "merged": "transformers"}.get(form)
+    what = {"gguf-lora": ["gguf", "lora"], "peft": ["lora"]}.get(form, [])
     return {
         **known,
         **({"library_name": library} if library else {}),
-        "tags": ["sparta-lite", "sparta-alignment", "dpo", *(["gguf"] if form == "gguf-lora" else ["lora"])],
+        "pipeline_tag": "text-generation",
+        "tags": ["sparta-lite", *_TAGS[finished.config.algorithm], *what],
     }
+
+
+def _is_on_the_hub(base: str) -> bool:
+    return base != POCKET and not Path(base).is_absolute()
+
+
+def _not_on_the_hub(base: str) -> list[str]:
+    """A comment in the YAML of a base that the hub does not have: a bare name would be some other model's."""
+    if _is_on_the_hub(base):
+        return []
+    if base == POCKET:
+        return ["# base_model: the pocket base, which comes with sparta-lite and is not on the hub"]
+    return [f"# base_model: the local directory {_name(base)}; put its id here if the hub has it"]
+
+
+def _method(config: Config) -> str:
+    if config.algorithm == "sparta":
+        paper = "[arXiv 2506.04721](https://arxiv.org/abs/2506.04721)"
+        return f"SPARTA alignment ({paper}: duels, judgments by the others, DPO on all pairs)"
+    return f"the baseline {config.algorithm}, in which one adapter learns alone"
 
 
 def _evaluation(finished: Finished, name: str) -> Iterator[str]:
@@ -76,16 +107,17 @@ def _evaluation(finished: Finished, name: str) -> Iterator[str]:
         return
     yield (
         "Greedy answers: accuracy, or for judged tasks the mean score from 1 to 10 that the bare base gives. "
-        "Best init is the initial adapter that did best."
+        "Best init is the initial adapter that did best, hostile ones left out."
     )
     yield ""
     yield f"| task | n | {name} before | {name} now | best init | bare base |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for index, task in enumerate(last["tasks"]):
         before = first["tasks"][index]["accuracy"] if first else {}
+        best = _best({each: value for each, value in before.items() if each not in finished.hostile})
         yield (
             f"| {task['task']} | {task['items']} | {_figure(before.get(name))} | "
-            f"{_figure(task['accuracy'][name])} | {_best(before)} | {_figure(task['base'])} |"
+            f"{_figure(task['accuracy'][name])} | {best} | {_figure(task['base'])} |"
         )
 
 

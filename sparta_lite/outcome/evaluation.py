@@ -98,6 +98,7 @@ def measure(
         "created": time.time(),
         "versions": versions(),
         "adapters": list(adapters),
+        "hostile": list(run.hostile),
         "intervals": INTERVALS,
         "tasks": [_task(task, sheets[task.name]) for task in tasks],
         "harness": None

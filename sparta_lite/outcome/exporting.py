@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from sparta_lite.campaign.resident import base_source
 from sparta_lite.campaign.settings import POCKET
-from sparta_lite.engine.peft_io import CONFIG_FILE, WEIGHTS_FILE, read_adapter
+from sparta_lite.campaign.sources import base_source
+from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
+from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, sync, uninterrupted, write_json, write_text
 from sparta_lite.outcome.card import model_card

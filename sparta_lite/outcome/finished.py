@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.measuring import merit
+from sparta_lite.campaign.hostility import hostile
+from sparta_lite.campaign.merit import merit
 from sparta_lite.campaign.settings import Config
-from sparta_lite.campaign.store import METRICS_KEYS, Store
+from sparta_lite.campaign.store import METRICS_KEYS, Store, no_run
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines
@@ -30,6 +31,10 @@ class Finished:
     @property
     def tribe(self) -> tuple[str, ...]:
         return tuple(self.adapters)
+
+    @property
+    def hostile(self) -> tuple[str, ...]:
+        return hostile(self.config, self.tribe)
 
     def place(self, name: str) -> Path:
         """The PEFT directory of one adapter.
@@ -57,7 +62,7 @@ def open_run(path: Path, iteration: int | None = None) -> Finished:
     """
     store = Store(path)
     if not store.run.is_file() or not store.config.is_file():
-        raise SpartaError(f"{path}: not a run's directory; give one that `sparta-lite run` made")
+        raise no_run(path)
     store.read_run()  # refuses the form of another version
     config = load_config(store.config)
     complete = 0
@@ -82,14 +87,15 @@ def evaluations(store: Store) -> dict[int, dict[str, Any]]:
 def best_adapter(finished: Finished) -> str:
     """The adapter that did best in the held-out evaluation of this iteration; of equal ones the first.
 
-    Of several tasks the mean counts, with judged scores brought from 1..10 to 0..1.
+    Hostile ones are left out. Of several tasks the mean counts, with judged scores brought from 1..10 to
+    0..1.
 
     Raises:
         SpartaError: nothing was measured then: reputation says too little to stand in for it.
     """
     measured = evaluations(finished.store)
     tasks = measured.get(finished.iteration, {}).get("tasks", [])
-    merits = {name: merit(tasks, name) for name in finished.tribe}
+    merits = {name: merit(tasks, name) for name in finished.tribe if name not in finished.hostile}
     ranked = {name: merit for name, merit in merits.items() if merit is not None}
     if not ranked:
         others = f", or --iteration {' or '.join(map(str, measured))}" if measured else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from statistics import fmean
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -13,20 +15,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sparta_lite.ablation.running import RunBegins, RunEnds
+from sparta_lite.ablation.grid import Grid, is_finished
+from sparta_lite.ablation.running import AblationEvent, RunBegins, RunEnds, RunFails
 from sparta_lite.campaign.events import (
     Evaluated,
     Event,
     PhaseProgress,
     PhaseStarted,
-    RunStarted,
     Scored,
     Warned,
+    from_row,
 )
+from sparta_lite.campaign.store import Store
+from sparta_lite.files import read_lines
 from sparta_lite.show.lines import BETTER, FAINT, STRONG, WORSE
 from sparta_lite.show.outlet import Outlet
-from sparta_lite.show.state import UNITS
-from sparta_lite.show.text import clean, duration
+from sparta_lite.show.state import UNITS, Board
+from sparta_lite.show.text import clean, counted, duration
+from sparta_lite.show.trackers import Trackers, require_trackers
+
+_UNTRAINED = {"best init": " (before training)", "bare base": " (no adapter)"}
+"""What the rows are that are no arms."""
+
+_ADAPTERS = "mean before training, best and worst adapter after it, best of all before it"
+
+_SPENT = (
+    "seconds: of duels, judging and training, without loading and held-out questions; answers: generated in "
+    "duels; references: answers from the data, where a baseline needs them; updates: optimizer steps of "
+    "every adapter that learns"
+)
 
 
 class AblationView:
@@ -51,10 +68,11 @@ class AblationView:
         )
         self._whole = self._progress.add_task("runs", total=None)
         self._inner = self._progress.add_task("", total=None)
-        self._iterations = 0
+        self._board = Board()
+        """Of the run at hand."""
         self._began = 0.0
-        self._values: dict[str, list[float]] = {}
-        """Of the run at hand: task -> the tribe's latest figures."""
+        self._values: dict[str, Mapping[str, float | None]] = {}
+        """Of the run at hand: task -> adapter -> its latest figure."""
         self._warned: set[str] = set()
 
     def __enter__(self) -> AblationView:
@@ -66,46 +84,91 @@ class AblationView:
     ) -> None:
         self._progress.stop()
 
-    def __call__(self, event: Event | RunBegins | RunEnds) -> None:
+    def __call__(self, event: Event | AblationEvent) -> None:
+        if not isinstance(event, AblationEvent):
+            self._board.update(event)
         match event:
             case RunBegins():
-                self._values, self._began = {}, time.monotonic()
+                self._board, self._values, self._began = Board(), {}, time.monotonic()
                 verb = "goes on" if event.resumed else "begins"
                 self._say(f"{_where(event)} {verb}")
                 self._progress.update(self._whole, total=event.runs, completed=event.number - 1)
             case RunEnds():
                 self._progress.update(self._whole, total=event.runs, completed=event.number)
                 self._say(f"{_where(event)} {self._end() if event.worked else 'was finished before'}")
-            case RunStarted():
-                self._iterations = event.iterations
+            case RunFails():
+                self._progress.update(self._whole, total=event.runs, completed=event.number)
+                self._say(f"{_where(event)} failed: {clean(event.why)}")
             case PhaseStarted():
-                shown = f"iteration {min(event.iteration + 1, self._iterations)}/{self._iterations}"
+                iterations = 0 if self._board.run is None else self._board.run.iterations
+                shown = f"iteration {min(event.iteration + 1, iterations)}/{iterations}"
                 self._progress.reset(
                     self._inner, total=event.total, description=f"{shown} {event.phase}, {UNITS[event.phase]}"
                 )
             case PhaseProgress():
                 self._progress.update(self._inner, completed=event.done, total=event.total)
             case Evaluated():
-                self._values[event.task] = list(event.accuracy.values())
+                self._values[event.task] = event.accuracy
             case Scored():
-                self._values[event.task] = [value for value in event.scores.values() if value is not None]
+                self._values[event.task] = event.scores
             case Warned() if event.message not in self._warned:
                 self._warned.add(event.message)
                 self._say(f"  warning: {clean(event.message)}")
 
     def _end(self) -> str:
-        parts = [
-            f"{clean(task)} mean {sum(values) / len(values):.3f}, best {max(values):.3f}"
-            for task, values in self._values.items()
-            if values
-        ]
-        return (
-            "; ".join(["ends", *parts]).replace(";", ":", 1)
-            + f" ({duration(time.monotonic() - self._began)})"
-        )
+        """What the adapters came to that the run is judged by, and how long it took."""
+        parts = []
+        for task, figures in self._values.items():
+            values = [each for name, each in self._board.judged_by(figures).items() if each is not None]
+            if values:
+                parts.append(f"{clean(task)} mean {fmean(values):.3f}, best {max(values):.3f}")
+        reached = f"ends: {'; '.join(parts)}" if parts else "ends"
+        return f"{reached} ({duration(time.monotonic() - self._began)})"
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+class AblationTrackers:
+    """Passes every run of an ablation on to the trackers of its settings, named after its arm and its seed.
+
+    Raises:
+        SpartaError: a tracker's library is not installed, and a run that is not finished asks for it.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._open = ExitStack()
+        self._tracked: Trackers | None = None
+        for run in grid.runs():
+            if not is_finished(run):
+                require_trackers(run.config.trackers)
+
+    def __enter__(self) -> AblationTrackers:
+        return self
+
+    def __call__(self, event: Event | AblationEvent) -> None:
+        match event:
+            case RunBegins():
+                self._tracked = self._open.enter_context(self._trackers(event))
+            case RunEnds() | RunFails():
+                self._open.close()
+                self._tracked = None
+            case _ if self._tracked is not None:
+                self._tracked(event)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def _trackers(self, event: RunBegins) -> Trackers:
+        run = event.run
+        told = Store(run.path).events
+        earlier = [from_row(row) for row in read_lines(told)] if event.resumed and told.is_file() else []
+        # The ablation's own name is in it: Trackio takes up a run of the same name.
+        name = f"{self._grid.root.resolve().name}, {run.arm}, seed {run.config.seed}"
+        return Trackers(run.config.trackers, run.path, run.config.model_dump(), earlier, name)
 
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
@@ -115,8 +178,14 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         how = "the same seeds for all" if summary["paired"] else "other seeds for each"
-        heading = f"\n{clean(task)}: {summary['seeds']} runs per arm, {how}; differences to {own[0]['arm']}"
-        parts += [Text(heading, style=STRONG), _figures(own), *map(_verdict, own[1:]), _costs(own)]
+        runs = f"{counted(summary['seeds'], 'runs')} per arm"
+        heading = f"\n{clean(task)}: {runs}, {how}; differences to {clean(own[0]['arm'])}"
+        arms = [row for row in own if row["kind"] == "arm"]
+        parts += [Text(heading, style=STRONG), _figures(own), *map(_verdict, own[1:])]
+        parts += [_means(arms, ".3f", "start", "best", "worst", "best init"), Text(_ADAPTERS, style=FAINT)]
+    # What the arms cost is the same for every task: it stands once.
+    arms = [row for row in rows if row["kind"] == "arm" and row["task"] == rows[0]["task"]]
+    parts += [_means(arms, ",.0f", "seconds", "answers", "references", "updates"), Text(_SPENT, style=FAINT)]
     return Group(*parts, Text(f"intervals: {summary['intervals']}", style=FAINT))
 
 
@@ -136,17 +205,15 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _verdict(row: Mapping[str, Any]) -> Text:
     style = "" if not row["separable"] else BETTER if row["difference"] > 0 else WORSE
-    return Text(f" {clean(row['arm'])}: ").append(row["verdict"], style=style)
+    which = clean(row["arm"]) + ("" if row["kind"] == "arm" else _UNTRAINED[row["arm"]])
+    return Text(f" {which}: ").append(row["verdict"], style=style)
 
 
-def _costs(rows: Sequence[Mapping[str, Any]]) -> Table:
-    costs = ("seconds", "answers", "references", "updates")
-    made = _table("mean of runs", "start", "best", "worst", "best init", *costs)
-    for row in rows:
-        if row["kind"] == "arm":
-            shown = [_figure(row[name]) for name in ("start", "best", "worst", "best_init")]
-            spent = [_figure(row[name], ",.0f") for name in costs]
-            made.add_row(clean(row["arm"]), *shown, *spent)
+def _means(arms: Sequence[Mapping[str, Any]], form: str, *titles: str) -> Table:
+    """Columns of the summary under these titles."""
+    made = _table("mean of runs", *titles)
+    for row in arms:
+        made.add_row(clean(row["arm"]), *(_figure(row[title.replace(" ", "_")], form) for title in titles))
     return made
 
 
@@ -158,7 +225,7 @@ def _table(first: str, *others: str) -> Table:
     return made
 
 
-def _where(event: RunBegins | RunEnds) -> str:
+def _where(event: AblationEvent) -> str:
     return f"[{event.number}/{event.runs}] {clean(event.run.arm)}, seed {event.run.config.seed}"
 
 

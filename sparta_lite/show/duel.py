@@ -20,7 +20,7 @@ from sparta_lite.show.lines import (
     cut,
     rule,
 )
-from sparta_lite.show.text import clean, clip, wrapped
+from sparta_lite.show.text import clean, clip, counted, wrapped
 
 SIDE_BY_SIDE = 120
 _VOTE = 12
@@ -102,7 +102,8 @@ def _votes(duel: DuelDecided, width: int, height: int) -> list[Line]:
     size = min(width // columns, longest + _VOTE)
     if size < _VOTE + 3:
         failed = sum(votes.count(None) for votes in duel.votes.values())
-        return [[Segment(clip(f"{len(duel.votes)} judges, {failed} failed judgments", width), FAINT)]]
+        counts = f"{counted(len(duel.votes), 'judges')}, {counted(failed, 'failed judgments')}"
+        return [[Segment(clip(counts, width), FAINT)]]
     cells = [_vote(judge, votes, size) for judge, votes in duel.votes.items()]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     return [cut([segment for part in row for segment in part], width) for row in rows]

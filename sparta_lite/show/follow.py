@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparta_lite.campaign.events import Event, RunStarted, from_row
+from sparta_lite.campaign.store import no_run
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors
 from sparta_lite.show.runs import EVENTS, LOCK, RECORD, is_held, state_of
@@ -67,5 +68,5 @@ def condition(run: Path) -> str | None:
     if (run / RECORD).is_file():
         return state_of(run)
     if run.is_file() or (run.is_dir() and any(path.name != LOCK for path in run.iterdir())):
-        raise SpartaError(f"{run}: not a run's directory; give one that `sparta-lite run` makes")
+        raise no_run(run)
     return None

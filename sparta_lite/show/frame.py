@@ -77,28 +77,31 @@ def _header(board: Board, width: int, elapsed: float) -> Line:
         return spread(left, right, width)
     left.append(Segment(f"  {clean(run.run)}", PLAIN))
     facts = [clip(clean(run.base), 30), f"{len(run.tribe)} adapters", clean(run.device), f"seed {run.seed}"]
+    if board.baseline is not None:
+        learner = "one adapter" if board.learner is None else clip(clean(board.learner), 24)
+        facts.append(f"{board.baseline}: {learner} learns")
     while facts and sum(len(fact) + 3 for fact in facts) + length(left) + length(right) + 2 > width:
         facts.pop(0)
     return spread(left, [Segment("".join(f"{fact} · " for fact in facts), FAINT), *right], width)
 
 
 def _headline(board: Board, width: int) -> list[Line]:
-    """The tribe on held-out items beside the best initial adapter and the bare base: labels over values."""
+    """The tribe, or who learns alone, on held-out items beside best init and the bare base."""
     history = board.held_out()
     if not history:
         return []
     now, first, best_init = history[-1], history[0], board.best_init
     size = (width - 1) // 5
     long = size >= 15
-    tiles: list[tuple[str, str, str, Style]] = [
-        (
-            "held-out mean" if long else "mean",
-            f"{now.mean:.3f}",
-            f"{now.mean - first.mean:+.3f}" if now.iteration > first.iteration else "",
-            _mean_style(now, best_init),
-        ),
+    change = f"{now.mean - first.mean:+.3f}" if now.iteration > first.iteration else ""
+    of_whom = ("held-out mean" if long else "mean") if board.learner is None else clean(board.learner)
+    spread_out: list[tuple[str, str, str, Style]] = [
         ("best", f"{now.best:.3f}", clean(now.best_adapter), STRONG),
         ("worst", f"{now.worst:.3f}", clean(now.worst_adapter), STRONG),
+    ]
+    tiles = [
+        (clip(of_whom, size - 1), f"{now.mean:.3f}", change, _mean_style(now, best_init)),
+        *(spread_out if board.learner is None else []),
         ("best init" if long else "init", "–" if best_init is None else f"{best_init:.3f}", "", PLAIN),
         ("bare base" if long else "base", f"{now.base:.3f}", "", PLAIN),
     ]

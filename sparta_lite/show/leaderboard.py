@@ -83,12 +83,15 @@ def _columns(board: Board, places: list[Place], width: int) -> list[Column]:
     wide = width >= WIDE
     names = [clip(clean(place.adapter), 24 if wide else 13) for place in places]
     columns = [Column("adapter", 0, names, [STRONG] * count, "left")]
+    if any(marks := [board.mark(place.adapter) for place in places]):
+        styles = [WORSE if mark == "hostile" else BETTER for mark in marks]
+        columns.append(Column("", 0, marks, styles, "left"))
 
     def standing(title: str, rank: int, text: Callable[[AdapterStanding], str], style: Style = PLAIN) -> None:
         cells = ["–" if place.standing is None else text(place.standing) for place in places]
         columns.append(Column(title, rank, cells, [style] * count))
 
-    if board.standings:
+    if board.standings and board.baseline is None:  # where one learns alone, nobody's reputation moves
         standing("reputation", 1, lambda standing: f"{standing.reputation:.2f} ±{standing.deviation:.2f}")
         standing("W", 4, lambda standing: str(standing.wins))
         standing("D", 6, lambda standing: str(standing.draws), FAINT)

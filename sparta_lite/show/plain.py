@@ -12,6 +12,7 @@ from rich.console import Console
 from sparta_lite.campaign.events import (
     Evaluated,
     Event,
+    LearnsAlone,
     PhaseFinished,
     PhaseProgress,
     Planned,
@@ -24,7 +25,7 @@ from sparta_lite.campaign.events import (
 from sparta_lite.show.outlet import Outlet
 from sparta_lite.show.state import UNITS, Board, Round
 from sparta_lite.show.summary import summary
-from sparta_lite.show.text import clean, duration, harmless, rate
+from sparta_lite.show.text import clean, counted, duration, harmless, rate
 
 SECONDS_BETWEEN_REPORTS = 60
 """A phase that takes long says so often how far it is."""
@@ -75,7 +76,7 @@ class PlainView:
             case StandingsChanged() | Evaluated() | Scored() if self._board.round is None:
                 return []  # a resumed run recalls what an earlier process has said
             case StandingsChanged():
-                return [self._standings(event)] if event.standings else []
+                return [self._standings(event)] if event.standings and self._board.baseline is None else []
             case Evaluated():
                 if event.task != self._board.task:
                     return [self._further(event.task, event.accuracy, event.base, event.unparsed, "unparsed")]
@@ -88,6 +89,8 @@ class PlainView:
                 return [f"warning: {clean(event.message)}"]
             case RunStarted():
                 return [_started(event), *map(clean, self._board.choices)]
+            case LearnsAlone():
+                return [f"{self._board.baseline}: {clean(event.adapter)} learns, all others stay as they are"]
             case RunFinished():
                 return [f"finished in {duration(event.seconds)}"]
         return []
@@ -111,7 +114,7 @@ class PlainView:
         current = self._board.round
         if current is None or current.phase != event.phase:
             return []
-        parts = [f"{current.total:,} {UNITS[event.phase]}", f"{event.seconds:.1f} s", *_rates(current)]
+        parts = [counted(current.total, UNITS[event.phase]), f"{event.seconds:.1f} s", *_rates(current)]
         return [f"{self._where()} {event.phase:<9} {', '.join(parts)}"]
 
     def _standings(self, event: StandingsChanged) -> str:
@@ -120,21 +123,27 @@ class PlainView:
         for label, place in (("highest", places[0]), ("lowest", places[-1])):
             standing = place.standing
             assert standing is not None
-            ends.append(f"{label} {clean(place.adapter)} {standing.reputation:.2f} ±{standing.deviation:.2f}")
+            ends.append(
+                f"{label} {self._named(place.adapter)} {standing.reputation:.2f} ±{standing.deviation:.2f}"
+            )
         weights = [standing.weight for standing in event.standings.values()]
         ends.append(f"judge weights {min(weights):.2%} to {max(weights):.2%}")
         return f"{self._where()} standings {', '.join(ends)}"
 
     def _held_out(self, unparsed: int) -> str:
         now = self._board.held_out()[-1]
-        line = (
-            f"{self._where()} held-out  mean {now.mean:.3f}, best {now.best:.3f} {clean(now.best_adapter)}, "
-            f"worst {now.worst:.3f} {clean(now.worst_adapter)}"
-        )
+        line = f"{self._where()} held-out  "
+        if self._board.learner is None:
+            line += (
+                f"mean {now.mean:.3f}, best {now.best:.3f} {clean(now.best_adapter)}, "
+                f"worst {now.worst:.3f} {clean(now.worst_adapter)}"
+            )
+        else:
+            line += f"{clean(self._board.learner)} {now.mean:.3f}"
         if self._board.best_init is not None:
             line += f"; best init {self._board.best_init:.3f}"
         line += f", bare base {now.base:.3f}"
-        return line + (f"; {unparsed:,} answers unparsed" if unparsed else "")
+        return line + _lost(unparsed, "unparsed")
 
     def _further(
         self,
@@ -145,20 +154,31 @@ class PlainView:
         said: str,
     ) -> str:
         """A task beside the first one, or one that is judged from 1 to 10."""
-        known = {name: value for name, value in values.items() if value is not None}
+        judged = self._board.judged_by(values)
+        known = {name: value for name, value in judged.items() if value is not None}
         line = f"{self._where()} {clean(task)}  "
         if known:
             best = max(known, key=known.__getitem__)
             line += f"mean {sum(known.values()) / len(known):.3f}, best {known[best]:.3f} {clean(best)}, "
         line += "bare base –" if base is None else f"bare base {base:.3f}"
-        return line + (f"; {sum(lost.values()):,} answers {said}" if any(lost.values()) else "")
+        return line + _lost(sum(lost.values()), said)
+
+    def _named(self, adapter: str) -> str:
+        mark = self._board.mark(adapter)
+        return clean(adapter) + (f" ({mark})" if mark else "")
+
+
+def _lost(answers: int, said: str) -> str:
+    return f"; {counted(answers, 'answers')} {said}" if answers else ""
 
 
 def _started(event: RunStarted) -> str:
     verb = "resumes" if event.resumed else "starts"
+    algorithm = "" if event.algorithm == "sparta" else f"{event.algorithm}, "
+    tribe = f"{len(event.tribe)} adapters" + (f" ({len(event.hostile)} hostile)" if event.hostile else "")
     return (
-        f"{clean(event.run)} {verb}: base {clean(event.base)}, {len(event.tribe)} adapters, "
-        f"{event.iterations} x {event.duels} duels, seed {event.seed}, {clean(event.device)}"
+        f"{clean(event.run)} {verb}: {algorithm}base {clean(event.base)}, {tribe}, "
+        f"{event.iterations} x {counted(event.duels, 'duels')}, seed {event.seed}, {clean(event.device)}"
     )
 
 

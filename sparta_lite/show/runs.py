@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -33,7 +33,10 @@ class Overview:
     tribe: int | None
     base: str | None
     accuracy: float | None
-    """The tribe's mean when it was last measured, in the first task; a mean score where that is judged."""
+    """The tribe's mean when it was last measured, in the first task; a mean score where that is judged.
+
+    Hostile adapters are left out, and where one adapter learns alone it is that one's.
+    """
     started: float | None
     """Seconds since 1970."""
     seconds: float | None
@@ -112,7 +115,7 @@ def _overview(run: Path) -> Overview:
         duels=first.get("duels"),
         tribe=len(first["tribe"]) if "tribe" in first else None,
         base=first.get("base"),
-        accuracy=_accuracy(run / METRICS),
+        accuracy=_accuracy(run / METRICS, record.get("hostile", ())),
         started=started,
         seconds=_end(run, record, state) - started,
         note=str(record.get("error") or ""),
@@ -145,10 +148,13 @@ def _first_start(events: Path) -> dict[str, Any]:
     return {}
 
 
-def _accuracy(metrics: Path) -> float | None:
+def _accuracy(metrics: Path, hostile: Collection[str]) -> float | None:
     rows = read_lines(metrics, ("kind", "iteration")) if metrics.is_file() else []
     measured = [row for row in rows if row["kind"] == "evaluation"]
     if not measured:
         return None
-    values = list(max(measured, key=lambda row: row["iteration"])["accuracy"].values())
+    learned = [row["learners"] for row in rows if row["kind"] == "budget"]
+    latest = max(measured, key=lambda row: row["iteration"])["accuracy"]
+    of = learned[0] if learned else latest
+    values = [latest[name] for name in of if name not in hostile]
     return None if None in values or not values else fmean(values)

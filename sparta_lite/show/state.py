@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sparta_lite.campaign.events import (
     AdapterStanding,
     DuelDecided,
     Evaluated,
     Event,
+    LearnsAlone,
     Phase,
     PhaseFinished,
     PhaseProgress,
@@ -21,6 +24,8 @@ from sparta_lite.campaign.events import (
     TrainingStep,
     Warned,
 )
+
+Figure = TypeVar("Figure", float, float | None)
 
 ITERATION: tuple[Phase, ...] = ("match", "generate", "judge", "settle", "train")
 PHASES: tuple[Phase, ...] = (*ITERATION, "evaluate")
@@ -105,6 +110,8 @@ class Board:
     duel: DuelDecided | None = None
     training: TrainingStep | None = None
     failed_votes: Counter[str] = field(default_factory=Counter)
+    alone: str | None = None
+    """Who learns alone, once that was told."""
     warnings: list[str] = field(default_factory=list)
     plan: tuple[str, ...] = ()
     """The memory plan, in lines."""
@@ -135,6 +142,8 @@ class Board:
                 self.task = self.task or event.task
                 if event.accuracy and event.task == self.task:
                     self.evaluations[event.iteration] = event
+            case LearnsAlone():
+                self.alone = event.adapter
             case Planned():
                 self.plan = event.lines
             case Warned():
@@ -172,17 +181,28 @@ class Board:
         return self.run.hostile if self.run else ()
 
     @property
+    def baseline(self) -> str | None:
+        """The algorithm of a run in which one adapter learns alone; None where the tribe learns together."""
+        return self.run.algorithm if self.run is not None and self.run.algorithm != "sparta" else None
+
+    @property
     def learner(self) -> str | None:
         """Who learns alone; None while that is not known yet, and where the tribe learns together."""
-        alone = self.run is not None and self.run.algorithm != "sparta" and self.duel is not None
-        return self.duel.fighters[0] if alone and self.duel else None
+        if self.baseline is None or self.alone is not None:
+            return self.alone
+        return None if self.duel is None else self.duel.fighters[0]
+
+    def mark(self, adapter: str) -> str:
+        """What sets an adapter apart from the others, in a word; empty for most."""
+        return "hostile" if adapter in self.hostile else "learns" if adapter == self.learner else ""
 
     @property
     def best_init(self) -> float | None:
         """Held-out accuracy of the best adapter before the first iteration, hostile ones left out."""
         if 0 not in self.evaluations:
             return None
-        return max(_without(self.evaluations[0].accuracy, self.hostile).values())
+        first = self.evaluations[0].accuracy
+        return max(value for name, value in first.items() if name not in self.hostile)
 
     def held_out(self) -> tuple[HeldOut, ...]:
         """Every measured iteration, oldest first; empty for data without ground truth.
@@ -190,10 +210,13 @@ class Board:
         Of all adapters that are not hostile, or of the one that learns alone.
         """
         events = [self.evaluations[iteration] for iteration in sorted(self.evaluations)]
-        learner, hostile = self.learner, self.hostile
-        if learner is None:
-            return tuple(_held_out(event, _without(event.accuracy, hostile)) for event in events)
-        return tuple(_held_out(event, {learner: event.accuracy[learner]}) for event in events)
+        return tuple(_held_out(event, self.judged_by(event.accuracy)) for event in events)
+
+    def judged_by(self, figures: Mapping[str, Figure]) -> dict[str, Figure]:
+        """Those of whom a run is judged by: of all but hostile adapters, or of the one that learns alone."""
+        if self.learner is not None:
+            return {self.learner: figures[self.learner]}
+        return {name: value for name, value in figures.items() if name not in self.hostile}
 
     def leaderboard(self) -> list[Place]:
         """All adapters, the highest reputation first; in the tribe's order before the first standings."""
@@ -320,10 +343,6 @@ class Board:
         return Place(
             adapter, self.standings.get(adapter), accuracy, change, history, self.failed_votes[adapter]
         )
-
-
-def _without(accuracy: dict[str, float], hostile: tuple[str, ...]) -> dict[str, float]:
-    return {name: value for name, value in accuracy.items() if name not in hostile}
 
 
 def _held_out(event: Evaluated, accuracy: dict[str, float]) -> HeldOut:

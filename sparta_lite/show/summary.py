@@ -11,6 +11,7 @@ from rich.text import Text
 from sparta_lite.show.leaderboard import leaderboard_lines
 from sparta_lite.show.lines import BETTER, FAINT, STRONG, WORSE, cut
 from sparta_lite.show.state import Board, HeldOut
+from sparta_lite.show.text import clean
 
 
 def summary(board: Board) -> RenderableType:
@@ -22,7 +23,7 @@ def summary(board: Board) -> RenderableType:
     history = board.held_out()
     if board.standings or history:
         parts += [Text("\nleaderboard\n", style=STRONG), _Leaderboard(board)]
-    if board.standings:
+    if board.standings and board.baseline is None:
         parts.append(_weights(board))
     if history:
         parts += [
@@ -36,12 +37,11 @@ def summary(board: Board) -> RenderableType:
 
 def _members(board: Board) -> list[Text]:
     """Whose accuracy it is, where not that of the whole tribe."""
-    if board.run is not None and board.learner is not None:
-        return [
-            Text(f" {board.run.algorithm}: {board.learner} learned alone, the figures are its own", FAINT)
-        ]
+    if board.learner is not None:
+        alone = f" {board.baseline}: {clean(board.learner)} learned alone, the figures are its own"
+        return [Text(alone, FAINT)]
     if board.hostile:
-        return [Text(f" hostile, and left out: {', '.join(board.hostile)}", FAINT)]
+        return [Text(f" hostile, and left out: {clean(', '.join(board.hostile))}", FAINT)]
     return []
 
 
@@ -70,19 +70,20 @@ def _weights(board: Board) -> Text:
 def _accuracies(board: Board, history: tuple[HeldOut, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style=FAINT)
     table.add_column("iterations", justify="right")
-    table.add_column("mean", justify="right", style=STRONG)
-    for title in ("best", "worst", "best init", "bare base"):
+    table.add_column("mean" if board.learner is None else clean(board.learner), justify="right", style=STRONG)
+    for title in (*(("best", "worst") if board.learner is None else ()), "best init", "bare base"):
         table.add_column(title, justify="right")
     best_init = "–" if board.best_init is None else f"{board.best_init:.3f}"
     for point in history:
-        numbers = [f"{value:.3f}" for value in (point.mean, point.best, point.worst)]
+        figures = (point.mean, point.best, point.worst) if board.learner is None else (point.mean,)
+        numbers = [f"{value:.3f}" for value in figures]
         table.add_row(str(point.iteration), *numbers, best_init, f"{point.base:.3f}")
     return table
 
 
 def _verdict(board: Board, history: tuple[HeldOut, ...]) -> Text:
     now = history[-1]
-    text = Text(f" {board.learner or 'mean'} {now.mean:.3f}: ")
+    text = Text(f" {clean(board.learner or 'mean')} {now.mean:.3f}: ")
     if board.best_init is not None:
         text.append_text(_change(now.mean - board.best_init)).append(
             f" against best init {board.best_init:.3f}, "

@@ -102,6 +102,11 @@ def memory(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
+def counted(number: int, units: str) -> str:
+    """``1 step`` or ``1,240 steps``, for ``units`` in the plural."""
+    return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
+
+
 def rate(per_second: float) -> str:
     """``1,240/s``, ``12.5/s``, or ``0.04/s``."""
     if per_second >= 100:

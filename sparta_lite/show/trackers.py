@@ -101,19 +101,26 @@ class Trackers:
 
     Args:
         kinds: names of trackers.
-        run: the run's directory; its name is the run's in every tracker.
+        run: the run's directory.
         settings: of the run, as plain values.
         earlier: the events of the processes that a resumed run goes on from.
+        name: the run's in every tracker; None: that of its directory.
 
     Raises:
         SpartaError: a tracker's library is not installed.
     """
 
     def __init__(
-        self, kinds: Sequence[str], run: Path, settings: Mapping[str, Any], earlier: Iterable[Event] = ()
+        self,
+        kinds: Sequence[str],
+        run: Path,
+        settings: Mapping[str, Any],
+        earlier: Iterable[Event] = (),
+        name: str | None = None,
     ) -> None:
         self._modules = {kind: _imported(kind) for kind in kinds}
         self._run, self._settings = run, dict(settings)
+        self._name = run.resolve().name if name is None else name
         self._writers: dict[str, Writer] = {}
         self._course = Course()
         for event in earlier:
@@ -137,7 +144,7 @@ class Trackers:
             self._guarded(name, lambda name: self._writers[name].close())
 
     def _open(self, kind: str) -> None:
-        self._writers[kind] = _WRITERS[kind](self._modules[kind], self._run, self._settings)
+        self._writers[kind] = _WRITERS[kind](self._modules[kind], self._run, self._name, self._settings)
 
     def _guarded(self, kind: str, act: Callable[[str], None]) -> None:
         """Do it; standard output belongs to the run's own view, not to what a library has to say."""
@@ -147,6 +154,12 @@ class Trackers:
         except Exception as error:  # another library's, whatever it is: the run must go on
             self._writers.pop(kind, None)
             print(f"warning: {kind} failed and is told nothing more ({error})", file=sys.stderr)
+
+
+def require_trackers(kinds: Sequence[str]) -> None:
+    """Raises SpartaError when the library of one of these trackers is not installed."""
+    for kind in kinds:
+        _imported(kind)
 
 
 def _imported(kind: str) -> ModuleType:
@@ -161,7 +174,7 @@ def _imported(kind: str) -> ModuleType:
 class _TensorBoard:
     """Event files in the run's own directory: ``tensorboard --logdir RUN``."""
 
-    def __init__(self, module: Any, run: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, module: Any, run: Path, name: str, settings: dict[str, Any]) -> None:
         self._writer = module.SummaryWriter(log_dir=str(run / "tensorboard"))
 
     def log(self, point: Point) -> None:
@@ -176,8 +189,7 @@ class _TensorBoard:
 class _Trackio:
     """Trackio's own local store, where ``trackio show`` looks."""
 
-    def __init__(self, module: Any, run: Path, settings: dict[str, Any]) -> None:
-        name = run.resolve().name
+    def __init__(self, module: Any, run: Path, name: str, settings: dict[str, Any]) -> None:
         self._run = module.init(project=PROJECT, name=name, config=settings, resume="allow", embed=False)
 
     def log(self, point: Point) -> None:
@@ -190,8 +202,7 @@ class _Trackio:
 class _Wandb:
     """Offline, in the run's own directory: ``wandb sync`` sends it where a user wants that."""
 
-    def __init__(self, module: Any, run: Path, settings: dict[str, Any]) -> None:
-        name = run.resolve().name
+    def __init__(self, module: Any, run: Path, name: str, settings: dict[str, Any]) -> None:
         self._run = module.init(project=PROJECT, name=name, dir=str(run), config=settings, mode="offline")
         for axis, curves in (("iteration", _BY_ITERATION), ("update", _BY_UPDATE)):
             self._run.define_metric(axis)

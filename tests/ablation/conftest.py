@@ -17,6 +17,7 @@ def tiny_config(
         "base": str(base_path),
         "quantization": "none",
         "tribe": {"adapters": {name: str(place) for name, place in adapter_paths.items()}},
+        "reputation": {"kind": "paper"},
         "iterations": 1,
         "duels": 6,
         "checkpoint": 3,

@@ -14,12 +14,13 @@ import torch
 
 from sparta_lite.ablation.arms import grid, load_arms
 from sparta_lite.ablation.grid import Grid, extended, new_grid, open_grid
-from sparta_lite.ablation.running import RunBegins, RunEnds, run_all
+from sparta_lite.ablation.running import RunBegins, RunEnds, RunFails, run_all
 from sparta_lite.campaign import keeping
-from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.config import Config, load_config, show_config
 from sparta_lite.campaign.loop import run
+from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json
+from sparta_lite.files import read_json, write_text
 
 VARY = "reputation.scale=20,0.1"
 TIMED = ("run.json", "events.jsonl", "lock")
@@ -103,6 +104,56 @@ def test_an_ablation_killed_in_a_run_goes_on_to_the_same_bytes(
     for arm in ("scale=20", "scale=0.1"):
         assert contents(root / arm / "seed-0") == contents(whole.grid.root / arm / "seed-0")
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {("scale=20", 1): "no space left", ("scale=0.1", 0): "a NaN", ("scale=0.1", 1): "no space left"}
+
+    def stand_in(kept: object, config: Config, path: Path, *_: object) -> None:
+        Store(path).update_run(format=FORMAT, status="failed")
+        write_text(path / "config.yaml", show_config(config))
+        if (why := broken.get((path.parent.name, config.seed))) is not None:
+            raise SpartaError(why)
+        Store(path).update_run(status="finished")
+
+    monkeypatch.setattr("sparta_lite.ablation.running.run_on", stand_in)
+    ablation = made(tiny_config, tmp_path / "my out")
+    told: list[object] = []
+    with pytest.raises(SpartaError) as failed:
+        run_all(ablation, told.append)
+    assert str(failed.value) == (
+        "3 of 4 runs failed, so there is no table (scale=0.1, seed 0: a NaN; scale=20, seed 1 and scale=0.1, "
+        "seed 1: no space left); when the cause is gone, `sparta-lite ablate --resume --out "
+        f"'{tmp_path}/my out'` tries them again and leaves the others as they are"
+    )
+    ended = [each for each in told if isinstance(each, RunEnds | RunFails)]
+    ends = [(each.run.arm, each.run.config.seed, type(each)) for each in ended]
+    assert ends == [
+        ("scale=20", 0, RunEnds),
+        *(("scale=0.1", 0, RunFails), ("scale=20", 1, RunFails), ("scale=0.1", 1, RunFails)),
+    ]
+    broken.clear()
+    told.clear()
+    run_all(open_grid(ablation.root), told.append)
+    again = [
+        (each.run.arm, each.run.config.seed, each.resumed) for each in told if isinstance(each, RunBegins)
+    ]
+    assert again == [("scale=0.1", 0, True), ("scale=20", 1, True), ("scale=0.1", 1, True)]
+
+
+def test_ctrl_c_is_no_failure_of_a_run(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparta_lite.ablation.running.run_on", interrupt)
+    told: list[object] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_all(made(tiny_config, tmp_path / "out"), told.append)
+    assert [type(each) for each in told] == [RunBegins]
 
 
 def test_a_finished_ablation_needs_neither_base_nor_adapters(

@@ -15,7 +15,6 @@ from scipy import stats
 from sparta_lite.ablation.arms import load_arms
 from sparta_lite.ablation.grid import Grid, new_grid
 from sparta_lite.ablation.measured import cost, curves
-from sparta_lite.ablation.picture import write_plot
 from sparta_lite.ablation.summary import COLUMNS, summarize, write_results
 from sparta_lite.campaign.store import FORMAT
 from sparta_lite.files import read_json, write_json, write_lines
@@ -160,15 +159,3 @@ def test_tables_read_back_as_they_were_written(tmp_path: Path) -> None:
         for name in COLUMNS:
             kind = str if row[name] is None or isinstance(row[name], str | bool) else float
             assert kind(line[name]) == ("" if row[name] is None else kind(row[name]))
-
-
-def test_a_plot_is_one_file_that_shows_every_arm_and_asks_for_no_other(tmp_path: Path) -> None:
-    summary = summarize(left(tmp_path))
-    write_plot(tmp_path / "plot.html", summary)
-    page = (tmp_path / "plot.html").read_text()
-    drawn = page[page.rindex("Plotly.newPlot") :]
-    assert all(name in drawn for name in (*ENDS, "best init", "bare base"))
-    assert "<script src" not in page
-    write_json(tmp_path / "one.json", summary)
-    write_plot(tmp_path / "again.html", read_json(tmp_path / "one.json"))
-    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "plot.html").read_bytes()

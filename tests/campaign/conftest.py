@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.loop import run
+
 
 @pytest.fixture(scope="session")
 def tiny_settings(base_path: Path, adapter_paths: dict[str, Path]) -> dict[str, object]:
@@ -31,3 +34,11 @@ def tiny_config(tiny_settings: dict[str, object], tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_settings))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of ``tiny_config`` that came to its end."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(load_config(tiny_config), out, False, lambda event: None)
+    return out

@@ -100,6 +100,20 @@ def test_nobodys_reputation_moves(made: Make, algorithm: str) -> None:
     assert {rating["reputation"] for rating in after["ratings"].values()} == {100.0}
 
 
+@BASELINES
+def test_a_duel_with_oneself_is_neither_won_nor_lost(made: Make, algorithm: str) -> None:
+    tally = read_json(made(algorithm).reputation(1))["tally"]
+    assert tally == {name: {"wins": 0, "losses": 0, "draws": 0} for name in ("ada", "ben", "cyd")}
+
+
+@BASELINES
+def test_who_learns_is_told_before_the_first_duel(made: Make, algorithm: str) -> None:
+    told = read_lines(made(algorithm).events)
+    kinds = [row["event"] for row in told]
+    assert [row["adapter"] for row in told if row["event"] == "LearnsAlone"] == ["ben"]
+    assert kinds.index("LearnsAlone") < kinds.index("DuelDecided")
+
+
 @pytest.mark.parametrize("algorithm", ["self-rewarding", "sppo"])
 def test_the_higher_mean_is_chosen(made: Make, algorithm: str) -> None:
     store = made(algorithm)

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 import sparta_lite.pocket
 from sparta_lite.campaign.config import load_config, show_config
-from sparta_lite.campaign.settings import JUDGE_REQUESTS, Config, Judge, Tribe
+from sparta_lite.campaign.settings import Config, Judge, Tribe
+from sparta_lite.campaign.wording import JUDGE_REQUESTS
 from sparta_lite.combat import CurriculumSettings, MatchSettings, ReputationSettings
 from sparta_lite.errors import SpartaError
 
@@ -60,7 +61,8 @@ def test_class_defaults_are_the_papers(written: Any) -> None:
 
 
 def test_rules_default_to_those_of_combat() -> None:
-    assert Config().reputation.settings() == ReputationSettings()
+    """But for the kind: theirs is the paper's."""
+    assert Config().reputation.settings() == ReputationSettings(kind="reliability")
     assert Config().matchmaking.settings() == MatchSettings()
     assert Config().instructions.settings() == CurriculumSettings()
 

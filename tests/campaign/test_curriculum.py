@@ -108,7 +108,8 @@ def test_lost_weights_are_named(finished: Path, tmp_path: Path) -> None:
 
 def test_other_runs_record_nothing_of_it(tiny_config: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(load_config(tiny_config, ["iterations=1", "evaluation.items=0"]), out, False, lambda event: None)
+    sets = ["iterations=1", "evaluation.items=0", "reputation.kind=paper"]
+    run(load_config(tiny_config, sets), out, False, lambda event: None)
     record = recorded(out, 0)
     assert "instruction_log_weights" not in record
     assert set(record["after"]) == {"iteration", "ratings", "factors"}

@@ -9,19 +9,19 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import Qwen2Config
+from transformers import AutoTokenizer, Qwen2Config
 
 from sparta_lite.campaign import loop
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, Planned, from_row
 from sparta_lite.campaign.planning import (
-    SIZES,
     duration,
     is_planned,
     parse_memory,
@@ -30,16 +30,18 @@ from sparta_lite.campaign.planning import (
     with_sizes_of,
 )
 from sparta_lite.campaign.resident import choose, load_resident
-from sparta_lite.campaign.settings import Config
+from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.engine import hub
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.plan import Plan
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_lines
+from sparta_lite.pocket import base_path, items
 
 OWN = ["data.path=x.jsonl", "data.column=question"]
 
@@ -177,6 +179,26 @@ def test_memory_as_people_write_it() -> None:
         with pytest.raises(SpartaError, match="24GB"):
             parse_memory(wrong)
     assert [duration(each) for each in (0.2, 90, 600, 7200)] == ["1 s", "90 s", "10 min", "2.0 h"]
+
+
+def test_what_is_usual_at_home_is_what_the_embedded_questions_are() -> None:
+    """In the embedded tokenizer; an answer has an end that a judge does not read."""
+    made, config = planned(load_config(None), choose(load_config(None)))
+    tokenizer = AutoTokenizer.from_pretrained(base_path())
+    chat = Chat(tokenizer, None, config.judge.layout, config.judge.wording, False)
+    found = items("duel", 300)
+    answers = [tokenizer(item.answer).input_ids for item in found]
+    questions = mean(len(chat.question(item.question, 1024).ids) for item in found)
+    prompts = [chat.judge(item.question, answer, 2048) for item, answer in zip(found, answers, strict=True)]
+    usual = made.work.usual
+    assert usual is not None
+    assert usual.question == round(questions)
+    assert usual.answer == round(mean(map(len, answers)) + 1)
+    read = mean(len(prompt.ids) for prompt in prompts if prompt is not None)
+    assert usual.request == round(read - questions - mean(map(len, answers)))
+    for changed in (["judge.mode=sampled"], ["data.task=gsm8k"]):
+        config = load_config(None, changed)
+        assert planned(config, choose(config))[0].work.usual is None
 
 
 def test_a_run_that_cannot_fit_ends_before_anything_is_loaded(

@@ -1,14 +1,8 @@
-"""A campaign as a whole: its files, its refusals, its ends other than a kill."""
+"""What a campaign leaves: its record, duels, votes, pairs and adapters."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Event, PhaseStarted, RunFinished, Warned
+from sparta_lite.campaign.events import Event, Warned
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import Store, read_trace
 from sparta_lite.combat import replay
@@ -31,13 +25,6 @@ from sparta_lite.kernels import choice, lora
 
 def ignore(event: Event) -> None:
     pass
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    run(load_config(tiny_config), out, False, ignore)
-    return out
 
 
 def test_run_json_names_status_versions_seed_and_hashes(finished: Path) -> None:
@@ -99,7 +86,7 @@ def test_what_was_cut_to_fit_is_counted_aloud(tiny_config: Path, tmp_path: Path)
 
 
 def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> None:
-    history = replay(read_trace(finished), kind="paper")
+    history = replay(read_trace(finished), kind="reliability")
     recorded = read_json(Store(finished).reputation(1))["after"]["ratings"]
     assert len(history) == 20
     for name, (reputation, deviation) in history[-1].items():
@@ -203,219 +190,6 @@ def test_judging_in_sampled_rounds_runs_and_counts_failures(tiny_config: Path, t
     assert record["verdicts"] == [None] * 4
     assert {rating["reputation"] for rating in record["after"]["ratings"].values()} == {100.0}
     assert read_lines(Store(tmp_path / "run").preferences(0)) == []
-
-
-def test_a_held_directory_is_refused(tiny_config: Path, tmp_path: Path) -> None:
-    with (
-        Store(tmp_path / "run").locked(),
-        pytest.raises(SpartaError, match="another process works on this run"),
-    ):
-        run(load_config(tiny_config), tmp_path / "run", False, ignore)
-
-
-def test_a_run_is_not_started_over_another(tiny_config: Path, finished: Path) -> None:
-    with pytest.raises(SpartaError, match="holds a run already; add --resume"):
-        run(load_config(tiny_config), finished, False, ignore)
-
-
-def test_foreign_files_are_left_alone(tiny_config: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(SpartaError, match="holds files that are no run's"):
-        run(load_config(tiny_config), tmp_path, False, ignore)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_nothing_to_resume_is_said(tiny_config: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpartaError, match="no run to resume there"):
-        run(load_config(tiny_config), tmp_path / "none", True, ignore)
-
-
-def test_resuming_with_other_settings_is_refused(tiny_config: Path, finished: Path) -> None:
-    with pytest.raises(SpartaError, match="started with other settings"):
-        run(load_config(tiny_config, ["duels=11"]), finished, True, ignore)
-
-
-def test_a_refused_resume_leaves_a_finished_run_finished(tiny_config: Path, finished: Path) -> None:
-    before = (finished / "run.json").read_bytes()
-    with pytest.raises(SpartaError):
-        run(load_config(tiny_config, ["seed=5"]), finished, True, ignore)
-    assert (finished / "run.json").read_bytes() == before
-
-
-def test_a_record_of_another_form_is_not_resumed(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
-    (tmp_path / "run.json").write_text('{"format": 0}')
-    with pytest.raises(SpartaError, match="not of this version's form, 3"):
-        run(load_config(tiny_config), tmp_path, True, ignore)
-
-
-def test_a_resumed_run_keeps_its_threads_and_tells_what_changed(
-    tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config_file, out, told = tmp_path / "config.yaml", tmp_path / "run", list[Event]()
-    short = {"threads": None, "iterations": 1, "duels": 3, "evaluation": {"items": 0}}
-    config_file.write_text(yaml.safe_dump({**tiny_settings, **short}))
-    usual = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        run(load_config(config_file), out, False, ignore)
-        torch.set_num_threads(1)
-        monkeypatch.setattr("sparta_lite.campaign.loop.versions", lambda: {"torch": "9.9"})
-        run(load_config(config_file), out, True, told.append)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(usual)
-    [warning] = [event.message for event in told if isinstance(event, Warned) and "9.9" in event.message]
-    assert warning == f"torch is 9.9, at the run's start it was {torch.__version__}: results may differ"
-
-
-def test_a_finished_run_resumes_to_its_end_at_once(tiny_config: Path, finished: Path) -> None:
-    store = Store(finished)
-    files = (store.metrics, store.events)
-    before, record = [path.read_bytes() for path in files], store.read_run()
-    events: list[Event] = []
-    run(load_config(tiny_config), finished, True, events.append)
-    assert isinstance(events[-1], RunFinished)
-    assert not any(isinstance(event, PhaseStarted) for event in events)
-    assert [path.read_bytes() for path in files] == before
-    assert {**store.read_run(), "error": None} == {**record, "error": None}
-
-
-def test_changed_inputs_are_not_resumed(
-    tiny_settings: dict[str, object], adapter_paths: dict[str, Path], tmp_path: Path
-) -> None:
-    copies = {}
-    for name, path in adapter_paths.items():
-        copies[name] = tmp_path / name
-        copies[name].mkdir()
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            (copies[name] / file).write_bytes((path / file).read_bytes())
-    config_file = tmp_path / "config.yaml"
-    tribe = {"adapters": {name: str(path) for name, path in copies.items()}}
-    config_file.write_text(yaml.safe_dump({**tiny_settings, "tribe": tribe, "iterations": 1, "duels": 3}))
-    run(load_config(config_file), tmp_path / "run", False, ignore)
-    other = adapter_paths["ben"] / "adapter_model.safetensors"
-    (copies["ada"] / "adapter_model.safetensors").write_bytes(other.read_bytes())
-    (copies["ada"] / "adapter_config.json").write_bytes(
-        (adapter_paths["ben"] / "adapter_config.json").read_bytes()
-    )
-    with pytest.raises(SpartaError, match="adapter ada changed since the run began"):
-        run(load_config(config_file), tmp_path / "run", True, ignore)
-
-
-def test_changed_instructions_are_not_resumed(tiny_settings: dict[str, object], tmp_path: Path) -> None:
-    config_file, rows = tmp_path / "config.yaml", tmp_path / "rows.jsonl"
-    data = {"data": {"path": str(rows), "column": "text"}, "iterations": 1, "duels": 3}
-    config_file.write_text(yaml.safe_dump({**tiny_settings, **data}))
-    rows.write_text('{"text": "one"}\n{"text": "two"}\n')
-    run(load_config(config_file), tmp_path / "run", False, ignore)
-    rows.write_text('{"text": "one"}\n{"text": "three"}\n')
-    with pytest.raises(SpartaError, match="instructions changed since the run began"):
-        run(load_config(config_file), tmp_path / "run", True, ignore)
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("tribe.size=7", "tribe.size is 7, but .* holds 3 PEFT adapters"),
-        ("generation.max_new_tokens=512", "a prompt of 0 tokens has no room for an instruction"),
-        ("judge.max_tokens=1", "judge: its request alone fills a prompt of 1 tokens"),
-        ("evaluation.items=100000", "too few held-out questions"),
-        ("reputation={start: uneven, prior: {ada: 1}}", "reputation.prior has no score for ben, cyd"),
-        ("device=cuda", "no CUDA device"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_anything_is_written(
-    tiny_config: Path, tmp_path: Path, setting: str, said: str
-) -> None:
-    if setting == "device=cuda" and torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(SpartaError, match=said):
-        run(load_config(tiny_config, [setting]), tmp_path / "run", False, ignore)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_training_that_is_all_warm_up_is_told(tiny_config: Path, tmp_path: Path) -> None:
-    told: list[Event] = []
-    config = load_config(tiny_config, ["training.batch=100", "iterations=1", "evaluation.items=0"])
-    run(config, tmp_path / "run", False, told.append)
-    assert any(isinstance(event, Warned) and "nothing is learned" in event.message for event in told)
-
-
-def test_a_run_that_is_told_to_end_is_noted_as_interrupted(tiny_config: Path, tmp_path: Path) -> None:
-    def end(event: Event) -> None:
-        if isinstance(event, PhaseStarted):
-            sys.exit(143)  # what the command line makes of SIGTERM
-
-    with pytest.raises(SystemExit):
-        run(load_config(tiny_config), tmp_path / "run", False, end)
-    assert read_json(tmp_path / "run" / "run.json")["status"] == "interrupted"
-
-
-def test_ctrl_c_leaves_a_run_that_goes_on(tiny_config: Path, finished: Path, tmp_path: Path) -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, PhaseStarted) and event.phase == "judge":
-            os.kill(os.getpid(), signal.SIGINT)
-
-    assert threading.current_thread() is threading.main_thread()
-    with pytest.raises(KeyboardInterrupt):
-        run(load_config(tiny_config), tmp_path / "run", False, interrupt)
-    assert read_json(tmp_path / "run" / "run.json")["status"] == "interrupted"
-    run(load_config(tiny_config), tmp_path / "run", True, ignore)
-    for iteration in range(2):
-        assert (
-            Store(tmp_path / "run").judgments(iteration).read_bytes()
-            == Store(finished).judgments(iteration).read_bytes()
-        )
-
-
-def test_an_unwritable_place_is_one_clear_line(tiny_config: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SpartaError, match="Not a directory; free some space or choose"):
-        run(load_config(tiny_config), tmp_path / "file" / "run", False, ignore)
-
-
-LIMITS = (1500, 6000, 30000)
-FULL_DISK = """
-import json, resource, sys
-from pathlib import Path
-from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.loop import run
-from sparta_lite.errors import SpartaError
-said = {}
-for limit in sys.argv[3:]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
-    try:
-        run(load_config(Path(sys.argv[1])), Path(sys.argv[2]) / limit, False, lambda event: None)
-    except SpartaError as error:
-        said[limit] = str(error)
-print(json.dumps(said))
-"""
-
-
-@pytest.fixture(scope="module")
-def full_disks(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """Runs for which the system let no file grow beyond a limit, as a full disk would; what they said."""
-    root = tmp_path_factory.mktemp("full")
-    command = [sys.executable, "-c", FULL_DISK, str(tiny_config), str(root), *map(str, LIMITS)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=180)
-    assert done.returncode == 0, done.stderr
-    return root, json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_a_full_disk_leaves_nothing_half_written(
-    tiny_config: Path, finished: Path, full_disks: tuple[Path, dict[str, str]], limit: int
-) -> None:
-    out = full_disks[0] / str(limit)
-    assert "free some space" in full_disks[1][str(limit)]
-    for path in out.rglob("*"):
-        assert ".partial" not in path.name or path.is_dir()
-        if path.suffix == ".jsonl":
-            assert path.read_bytes()[-1:] in (b"", b"\n")
-    if (out / "run.json").exists():
-        run(load_config(tiny_config), out, True, ignore)
-        assert Store(out).reputation(1).read_bytes() == Store(finished).reputation(1).read_bytes()
 
 
 def test_equal_answers_make_no_pair(

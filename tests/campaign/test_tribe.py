@@ -13,9 +13,10 @@ import torch
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event
 from sparta_lite.campaign.loop import run
+from sparta_lite.campaign.resident import read_tribe
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
-from sparta_lite.campaign.tribe import TULU, find_tribe, read_tribe
+from sparta_lite.campaign.tribe import TULU, find_tribe
 from sparta_lite.engine.base import load_base
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from sparta_lite.ablation import running
 from sparta_lite.ablation.grid import Grid, open_grid
-from sparta_lite.ablation.running import Listener
+from sparta_lite.ablation.running import Listener, RunBegins, RunEnds, RunFails
+from sparta_lite.campaign import loop
+from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.events import Evaluated, RunStarted
+from sparta_lite.campaign.learning import learn
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
@@ -129,9 +136,9 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "interrupted; go on with `sparta-lite ablate --resume --out 'my runs'`\n"
 
 
-def test_a_whole_ablation_prints_its_table_and_leaves_its_files(
-    base_path: Path, adapter_paths: dict[str, Path]
-) -> None:
+@pytest.fixture
+def tiny(base_path: Path, adapter_paths: dict[str, Path]) -> list[str]:
+    """Two arms, each of which takes an instant."""
     adapters = ", ".join(f"{name}: {path}" for name, path in adapter_paths.items())
     sets = [
         *(f"base={base_path}", "quantization=none", f"tribe.adapters={{{adapters}}}", "threads=1"),
@@ -140,7 +147,79 @@ def test_a_whole_ablation_prints_its_table_and_leaves_its_files(
         *("evaluation.items=4", "evaluation.max_new_tokens=4"),
     ]
     options = [part for each in sets for part in ("--set", each)]
-    result = call("--vary", "matchmaking.k=1,2", "--seeds", "1", "--paired", "--out", "there", *options)
+    return ["--vary", "matchmaking.k=1,2", "--seeds", "1", "--paired", "--out", "there", *options]
+
+
+def test_a_run_that_fails_is_named_at_the_end_and_tried_again_by_resume(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(arena: Arena, *rest: Any) -> None:
+        if arena.config.matchmaking.k == 1:
+            raise SpartaError("no space left")
+        learn(arena, *rest)
+
+    monkeypatch.setattr(loop, "learn", full)
+    result = call(*tiny)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: 1 of 2 runs failed, so there is no table (k=1, seed 0: no space left); when the cause is "
+        "gone, `sparta-lite ablate --resume --out there` tries it again and leaves the others as they are"
+    )
+    assert "[1/2] k=1, seed 0 failed: no space left" in result.stdout
+    assert "[2/2] k=2, seed 0 ends: pocket mean 0." in result.stdout
+    assert {path.name for path in Path("there").iterdir()} == {"ablation.json", "k=1", "k=2"}
+    monkeypatch.setattr(loop, "learn", learn)
+    result = call("--resume", "--out", "there")
+    assert result.exit_code == 0, result.stderr
+    assert "[1/2] k=2, seed 0 was finished before" in result.stdout
+    assert "[2/2] k=1, seed 0 goes on" in result.stdout
+    assert Path("there/table.csv").is_file()
+
+
+def test_every_run_has_its_own_place_in_the_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, list[float]] = {}
+    ended = []
+
+    def init(name: str, **given: Any) -> Any:
+        told[name] = []
+        return types.SimpleNamespace(
+            log=lambda row: told[name].append(row["accuracy/pocket/a"]),
+            define_metric=lambda *a, **k: None,
+            finish=lambda: ended.append(name),
+        )
+
+    def stand_in(grid: Grid, listener: Listener) -> None:
+        for number, run in enumerate(grid.runs(), start=1):
+            listener(RunBegins(run, number, 4, False))
+            listener(RunStarted(str(run.path), "pocket", "cpu", ("a",), 1, 1, run.config.seed, False))
+            listener(Evaluated(0, {"a": number / 8}, 0.25))
+            listener(RunFails(run, number, 4, "why") if number == 2 else RunEnds(run, number, 4, True))
+        raise SpartaError("it ends here")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    monkeypatch.setattr(running, "run_all", stand_in)
+    call("--vary", "duels=5,6", "--seeds", "2", "--paired", "--set", "trackers=[wandb]", "--out", "there")
+    assert told == {
+        "there, duels=5, seed 0": [1 / 8],
+        "there, duels=6, seed 0": [2 / 8],
+        "there, duels=5, seed 1": [3 / 8],
+        "there, duels=6, seed 1": [4 / 8],
+    }
+    assert ended == list(told)
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_runs(
+    grids: list[Grid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    refused = call("--vary", "duels=5,6", "--set", "trackers=[trackio]", "--out", "there")
+    assert refused.exit_code == 2
+    assert "trackio is not installed" in refused.stderr
+    assert grids == []
+
+
+def test_a_whole_ablation_prints_its_table_and_leaves_its_files(tiny: list[str]) -> None:
+    result = call(*tiny)
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "[1/2] k=1, seed 0 begins"
@@ -149,7 +228,7 @@ def test_a_whole_ablation_prints_its_table_and_leaves_its_files(
     assert all(len(line) <= 80 for line in lines if not line.startswith(("[", "all of it", "  warning")))
     assert {path.name for path in Path("there").iterdir()} == {
         *("ablation.json", "k=1", "k=2"),
-        *("summary.json", "table.json", "table.csv", "plot.html"),
+        *("summary.json", "table.json", "table.csv", "report.html"),
     }
     [run] = read_json(Path("there/summary.json"))["arms"][1]["runs"]
     assert (run["run"], run["answers"], run["tasks"][0]["iterations"]) == ("k=2/seed-0", 6, [0, 1])

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from sparta_lite.commands.app import app
 
 
-def call(*args: object) -> Result:
-    return CliRunner().invoke(app, ["audit", *map(str, args)], prog_name="sparta-lite")
+def call(*args: object, **given: Any) -> Result:
+    return CliRunner().invoke(app, ["audit", *map(str, args)], prog_name="sparta-lite", **given)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def test_what_is_missing_has_its_reason(audited: Any) -> None:
 
 
 def test_people_get_tables_and_the_target(own_run: Path) -> None:
-    result = call(own_run, "--duels", 3)
+    result = call(own_run, "--duels", 3, env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.stderr
     assert "Injected answers against their clean twins, 3 duels" in result.stdout
-    assert "wins no more often than its clean twin plus 2 points: " in result.stdout
+    assert "wins no more often than its clean twin plus 2 points:" in result.stdout
     assert "…" not in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 110
+    assert max(map(len, result.stdout.splitlines())) <= 80
     assert f"saved as {own_run / 'audit.json'}" in result.stderr
 
 
@@ -71,6 +71,33 @@ def test_without_a_model_there_is_what_the_files_say(own_run: Path, monkeypatch:
     assert (record["layout"], record["injection"]) == (None, None)
     assert "injection_net" not in record["judges"]["ada"]
     assert call(own_run, "--duels", 0).exit_code == 0
+
+
+def test_a_template_that_refuses_the_other_layout_leaves_that_comparison_out(
+    own_run: Path, base_path: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(base_path, tmp_path / "base"))
+    fenced = "'=== question ===' in messages[0].content"
+    template = base / "chat_template.jinja"
+    template.write_text(
+        f"{{% if {fenced} %}}{{{{ raise_exception('no fences') }}}}{{% endif %}}{template.read_text()}"
+    )
+    run = Path(shutil.copytree(own_run, tmp_path / "run"))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(base_path), str(base)))
+
+    result = call(run, "--duels", 3, env={"COLUMNS": "200"})
+
+    assert result.exit_code == 0, result.stderr
+    said = "layouts are not compared: base: its chat template refuses the turns user (no fences)"
+    assert said in result.stdout
+    record = json.loads((run / "audit.json").read_text())
+    assert record["layout"] is None
+    assert "no fences" in record["layout_missing"]
+    assert "layout_agreement" not in record["judges"]["ada"]
+    # The judges read the injected answers all the same.
+    assert len(record["injection"]["kinds"]) == 10
+    assert record["injection"]["kinds"]["order"]["failed"] == 0
 
 
 def test_a_run_that_has_not_judged_is_refused(own_run: Path, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_the_table_marks_the_best_and_names_the_interval(
 ) -> None:
     monkeypatch.setattr(evaluation, "measure", lambda *_: initial)
     text = call(pocket_run, "--out", tmp_path / "x.json").stdout
+    assert "hostile" not in text
     results = initial["tasks"][0]["results"]
     best = max(figures["accuracy"] for figures in results.values())
     marked = {line.split()[1] for line in text.splitlines() if line.startswith("*")}
@@ -130,6 +131,27 @@ def test_the_table_marks_the_best_and_names_the_interval(
 
 
 @pytest.mark.parametrize(
+    ("iteration", "said"),
+    [(0, "before the first iteration"), (1, "after 1 iteration"), (2, "after 2 iterations")],
+)
+def test_the_table_says_when_and_who_is_hostile(
+    pocket_run: Path,
+    initial: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    iteration: int,
+    said: str,
+) -> None:
+    found = {**initial, "iteration": iteration, "hostile": ["words"]}
+    found["tasks"] = [{**initial["tasks"][0], "items": 1}]
+    monkeypatch.setattr(evaluation, "measure", lambda *_: found)
+    lines = call(pocket_run, "--out", tmp_path / "x.json").stdout.splitlines()
+    assert lines[0].endswith(f", {said}")
+    assert "pocket, 1 question" in lines
+    assert [line.lstrip("* ").split()[0] for line in lines if "(hostile)" in line] == ["words"]
+
+
+@pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--adapters", "nobody"], "--adapters: the run has no nobody; its tribe is capitals, words, french"),
@@ -137,7 +159,7 @@ def test_the_table_marks_the_best_and_names_the_interval(
         (["--tasks", "gsm9k"], "no task is called 'gsm9k'"),
         (["--tasks", "pocket,pocket"], "--tasks pocket,pocket: give names with commas between them"),
         (["--path", "gsm8k"], "--path gsm8k: give TASK=FILE"),
-        (["--path", "gsm8k=x.json"], "gsm8k is not among the tasks"),
+        (["--path", f"gsm8k={__file__}"], "gsm8k is not among the tasks"),
         (["--harness-chat"], "belong to --harness"),
         (["--harness", "x", "--include-path", "/nowhere"], "/nowhere is no directory"),
     ],

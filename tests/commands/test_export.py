@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import torch
 import yaml
 from gguf import GGUFReader
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from sparta_lite.commands.app import app
 from sparta_lite.files import read_json, read_lines, write_lines
+from sparta_lite.outcome.card import model_card
+from sparta_lite.outcome.finished import Finished, open_run
 
 IDS = torch.tensor([[72, 101, 108, 108, 111, 10, 33]])
 
@@ -33,6 +37,12 @@ def measured(small_run: Path, tmp_path: Path) -> Path:
             row["tasks"][0]["base"] = 0.375
     write_lines(path / "metrics.jsonl", rows)
     return path
+
+
+def changed(run: Path, **settings: object) -> Finished:
+    """The run as if it had been made with other settings."""
+    finished = open_run(run)
+    return replace(finished, config=finished.config.model_copy(update=settings))
 
 
 def export(*args: object) -> Result:
@@ -66,7 +76,9 @@ def test_the_best_adapter_leaves_in_pefts_form_with_its_figures(
 
     metadata, text = card(out)
     assert metadata["library_name"] == "peft"
-    assert "base_model" not in metadata  # a directory is nobody else's base
+    assert "base_model" not in metadata  # a bare name would be some other model of the hub
+    front = (out / "README.md").read_text().partition("\n---\n")[0]
+    assert f"\n# base_model: the local directory {base_path.name}; put its id here" in front
     pairs = len((measured / "iteration-00" / "preferences.jsonl").read_text().splitlines())
     for line in (
         f"| base | {base_path.name}, unquantised |",
@@ -79,6 +91,31 @@ def test_the_best_adapter_leaves_in_pefts_form_with_its_figures(
     ):
         assert line in text
     assert f"torch {torch.__version__}" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "library", "relation"),
+    [("peft", "peft", "adapter"), ("merged", "transformers", "finetune"), ("gguf-lora", None, "adapter")],
+)
+def test_a_base_of_the_hub_is_named_in_the_form_that_the_hub_reads(
+    measured: Path, form: str, library: str | None, relation: str
+) -> None:
+    base = "Qwen/Qwen2.5-7B-Instruct"
+    data = ModelCard(model_card(changed(measured, base=base), "ben", form)).data
+    assert (data.base_model, data.base_model_relation) == (base, relation)
+    assert (data.library_name, data.pipeline_tag) == (library, "text-generation")
+    assert {"sparta-lite", "dpo"} <= set(data.tags)
+    assert ("lora" in data.tags) == (form != "merged")
+
+
+def test_a_card_says_what_the_run_was(measured: Path) -> None:
+    assert "after 1 of 1 iteration of SPARTA alignment" in model_card(changed(measured), "ben", "peft")
+    text = model_card(changed(measured, base="pocket", algorithm="sppo", iterations=8), "ben", "peft")
+    assert "# base_model: the pocket base, which comes with sparta-lite and is not on the hub" in text
+    assert "after 1 of 8 iterations of the baseline sppo, in which one adapter learns alone" in text
+    data = ModelCard(text).data
+    assert data.base_model is None
+    assert data.tags == ["sparta-lite", "sppo", "lora"]
 
 
 def test_an_earlier_iteration_says_what_was_measured_then(measured: Path, tmp_path: Path) -> None:

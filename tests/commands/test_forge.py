@@ -48,7 +48,8 @@ def test_nothing_that_exists_is_replaced(calls: list[tuple[Path, int]], tmp_path
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ForgePlan, Path]]:
+def plans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[ForgePlan, Path]]:
+    monkeypatch.chdir(tmp_path)
     seen: list[tuple[ForgePlan, Path]] = []
 
     def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None]) -> None:
@@ -59,14 +60,17 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ForgePlan, Path]]:
     return seen
 
 
-def test_base_data_and_column_are_enough(plans: list[tuple[ForgePlan, Path]]) -> None:
+def test_base_data_and_column_are_enough(plans: list[tuple[ForgePlan, Path]], tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "rows.jsonl").touch()
     result = CliRunner().invoke(app, ["forge", "--base", "B", "--data", "x/rows.jsonl", "--by", "kind"])
     assert (result.exit_code, result.stdout) == (0, "forged\n")
     plan = ForgePlan("B", "x/rows.jsonl", "kind", Columns(), None, None, "nf4", 0, SftSettings())
     assert plans == [(plan, Path("forged/rows"))]
 
 
-def test_every_option_reaches_the_forge(plans: list[tuple[ForgePlan, Path]]) -> None:
+def test_every_option_reaches_the_forge(plans: list[tuple[ForgePlan, Path]], tmp_path: Path) -> None:
+    (tmp_path / "D").touch()
     order = (
         "forge --base B --data D --by kind --template {a}:{b} --response c --split train --rows 9 --out O "
         "--rank 4 --alpha 8 --epochs 3 --lr 1e-3 --batch 2 --micro-batch 4 --max-length 99 "

@@ -81,5 +81,11 @@ def test_what_cannot_fit_is_one_line(base: Path) -> None:
 def test_without_a_configuration_the_pocket_tribe_is_planned() -> None:
     result = runner.invoke(app, ["plan"])
     assert result.exit_code == 0, result.output
-    assert "8 x 300 duels" in result.stdout
+    assert "8 x 300 duels take roughly" in result.stdout
+    assert "training.micro_batch: 4 (preset)" in result.stdout
+    assert "(as given)" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    given = runner.invoke(app, ["plan", "--set", "training.micro_batch=2"])
+    assert "training.micro_batch: 2 (as given)" in given.stdout
+    assert "batch_tokens: 1024 (preset)" in given.stdout
     assert "tribe.resident: 10" in result.stdout

@@ -30,7 +30,7 @@ def spread(name: str) -> float:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    rules = ["reputation.scale=1.0", "pairs.minimum_margin=0.0"]
+    rules = ["reputation.kind=paper", "reputation.scale=1.0", "pairs.minimum_margin=0.0"]
     config = load_config(None, [*rules, "reputation.start=uneven", f"reputation.prior={PRIOR}"])
     run = tmp_path / "run"
     run.mkdir()

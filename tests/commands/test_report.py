@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
+import plotly.graph_objects as go
 import pytest
 from typer.testing import CliRunner
 
@@ -21,8 +20,7 @@ from sparta_lite.show.report.page import write_run_report
 from sparta_lite.show.report.reading import read_run
 from sparta_lite.show.report.sections import run_parts
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed to look at the page")
+from .browser import look, needs_chromium
 
 HOSTILE = (
     "haystraw </script><script>document.title = 'owned'</script>"
@@ -119,7 +117,62 @@ def test_the_command_writes_beside_the_run_and_refuses_what_is_none(run: Path, t
 
     refused = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert refused.exit_code == 2
-    assert "not a run's directory" in refused.stderr
+    assert "neither a run's nor an ablation's directory" in refused.stderr
+
+
+def retold(run: Path, place: Path, learners: list[str], **started: object) -> Path:
+    """A copy of ``run`` with other learners, and with changes in what its first event says."""
+    shutil.copytree(run, place)
+    for name, kind, changes in (
+        ("events", "RunStarted", started),
+        ("metrics", "budget", {"learners": learners}),
+    ):
+        rows = [json.loads(line) for line in (place / f"{name}.jsonl").read_text().splitlines()]
+        for row in rows:
+            if kind in row.values():
+                row |= changes
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+def shown(run: Path) -> tuple[dict[str, str], set[str], str]:
+    """Of the headline's values, the lines of the accuracy by iteration, and the whole page's text."""
+    parts = run_parts(read_run(run))
+    text = "".join(part.html for part in parts)
+    tiles = re.findall(r'class="label">([^<]*)</span><span class="value [a-z]+">([^<]*)<', text)
+    lines = {line.name for part in parts for line in part.figures.get("accuracy-0", go.Figure()).data}
+    return dict(tiles), lines, text
+
+
+def test_a_baseline_s_page_speaks_of_the_one_that_learned(run: Path, tmp_path: Path) -> None:
+    alone = retold(run, tmp_path / "alone", ["ben"], algorithm="sppo")
+    first, last = (row["tasks"][0] for row in read_run(alone).evaluations)
+
+    tiles, lines, text = shown(alone)
+
+    assert tiles == {
+        "learner": f"{last['accuracy']['ben']:.3f}",
+        "best init": f"{max(first['accuracy'].values()):.3f}",
+        "bare base": f"{last['base']:.3f}",
+    }
+    assert lines == {"ben", "best init", "bare base"}
+    assert "tribe’s mean" not in text
+    assert 'of sppo the learner <span class="adapter a1">ben</span> is at' in text
+
+
+def test_hostile_adapters_are_in_no_accuracy(run: Path, tmp_path: Path) -> None:
+    tribe = list(read_run(run).tribe)
+    spoiled = retold(run, tmp_path / "spoiled", tribe, hostile=["ada"])
+    first, last = (row["tasks"][0]["accuracy"] for row in read_run(spoiled).evaluations)
+    healthy = [name for name in tribe if name != "ada"]
+
+    tiles, lines, text = shown(spoiled)
+
+    assert tiles["tribe mean"] == f"{fmean(last[name] for name in healthy):.3f}"
+    assert tiles["best"] == f"{max(last[name] for name in healthy):.3f}"
+    assert tiles["best init"] == f"{max(first[name] for name in healthy):.3f}"
+    assert lines == {*healthy, "mean of the tribe", "best init", "bare base"}
+    assert "Hostile, and left out here: ada." in text
 
 
 def test_a_run_that_has_just_begun_has_a_page(run: Path, tmp_path: Path) -> None:
@@ -145,47 +198,6 @@ def test_what_others_wrote_stands_in_the_page_as_text_alone(page: Path) -> None:
         assert raw not in text  # duels are packed, the rest is escaped
     assert "run &amp; &lt;i&gt;co" in text
     assert "family &lt;b&gt;" in text
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a Chromium made of a page."""
-
-    document: str
-    console: list[str]
-    requests: set[str]
-
-
-def look(page: Path, where: str, tmp_path: Path) -> Seen:
-    """Open ``page`` at ``#where`` until nothing happens any more."""
-    assert CHROMIUM is not None
-    log = tmp_path / "net.json"
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--no-first-run",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--log-net-log={log}",
-            "--virtual-time-budget=4000",
-            "--dump-dom",
-            f"{page.as_uri()}#{where}",
-        ],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    net: dict[str, Any] = json.loads(log.read_text())
-    urls = {event.get("params", {}).get("url", "") for event in net["events"]}
-    away = {url for url in urls if url and not url.startswith(("file:", "data:", "blob:", "chrome"))}
-    console = [line for line in done.stderr.decode().splitlines() if ":CONSOLE" in line]
-    return Seen(done.stdout.decode(), console, away)
 
 
 @needs_chromium

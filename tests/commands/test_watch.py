@@ -157,6 +157,22 @@ def test_runs_are_listed(small_run: Path, tmp_path: Path) -> None:
     assert "not valid JSON" in shown
 
 
+def test_the_list_shows_the_accuracy_that_a_run_is_judged_by(small_run: Path, tmp_path: Path) -> None:
+    metrics = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
+    for row in metrics:
+        if row["kind"] == "evaluation":
+            row["accuracy"] = {"ada": 0.25, "ben": 0.5, "cyd": 1.0}
+    record = json.loads((small_run / "run.json").read_text())
+    for name, hostile, learners in (("spoiled", ["cyd"], ["ada", "ben", "cyd"]), ("alone", [], ["ben"])):
+        shutil.copytree(small_run, tmp_path / name)
+        (tmp_path / name / "run.json").write_text(json.dumps({**record, "hostile": hostile}))
+        rows = [{**row, "learners": learners} if row["kind"] == "budget" else row for row in metrics]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listed = call("list", str(tmp_path), "--json")
+    found = {Path(row["path"]).name: row["accuracy"] for row in map(json.loads, listed.stdout.splitlines())}
+    assert found == {"spoiled": 0.375, "alone": 0.5}
+
+
 def test_no_runs_and_no_directory(tmp_path: Path) -> None:
     assert "holds no run" in call("list", str(tmp_path)).stdout
     assert call("list", str(tmp_path), "--json").stdout == ""

@@ -26,7 +26,17 @@ from transformers import (
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.pace import card, processor, seconds, whole
-from sparta_lite.engine.plan import Machine, Plan, Sizes, Work, corrected, longest_shared, plan, planned
+from sparta_lite.engine.plan import (
+    Machine,
+    Plan,
+    Sizes,
+    Usual,
+    Work,
+    corrected,
+    longest_shared,
+    plan,
+    planned,
+)
 from sparta_lite.engine.shape import (
     Linear,
     Shape,
@@ -38,6 +48,7 @@ from sparta_lite.engine.shape import (
     weight_bytes,
 )
 from sparta_lite.errors import SpartaError
+from sparta_lite.pocket import base_path
 
 QWEN_7B = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -312,10 +323,48 @@ def test_time_falls_with_a_faster_card_and_grows_with_the_work(qwen: Shape) -> N
     assert whole(fast) < whole(slow)
     more = plan(qwen, replace(WORK, duels=2000), fast.machine, {})
     assert seconds(more)["judge"] == pytest.approx(2 * seconds(fast)["judge"])
-    # By hand: 16,000 judgments of 256 + 512 + 200 tokens, 2 operations per token and linear parameter.
-    linear = sum(each.inputs * each.outputs for each in qwen.linears)
-    least = 16_000 * 968 * 2 * linear / fast.machine.operations
+    # By hand: 16,000 judgments of 256 + 512 + 200 tokens, 2 operations per token and number.
+    numbers = sum(each.inputs * each.outputs for each in qwen.linears) + WORK.adapter
+    least = 16_000 * 968 * 2 * numbers / fast.machine.operations
     assert least < seconds(fast)["judge"] < 1.3 * least
+
+
+def test_what_is_usual_decides_the_time_and_not_the_memory(qwen: Shape) -> None:
+    long = plan(qwen, WORK, gpu(24), {})
+    short = plan(
+        qwen, replace(WORK, usual=Usual(question=100, answer=50, request=30, pairs=0.25)), gpu(24), {}
+    )
+    assert (short.sizes, short.peak) == (long.sizes, long.peak)
+    before, after = seconds(long), seconds(short)
+    # 256 + 512 + 200 tokens are read for a vote, 100 + 50 + 30 now; of a pair 256 + 2 * 256, or 100 + 2 * 50.
+    assert after["judge"] / before["judge"] == pytest.approx(180 / 968, rel=0.1)
+    assert after["train"] / before["train"] == pytest.approx(0.25 * 200 / 768, rel=0.1)
+    assert after["evaluate"] < before["evaluate"] / 5
+
+
+def test_the_time_of_a_pocket_run_is_the_measured_one() -> None:
+    """Seconds of 200 duels and of a whole run, and the rates of the processor's one thread that took them."""
+    work = Work(
+        **vars(WORK)
+        | {
+            "adapter": 155_648,
+            "number": 4,
+            "four_bit": False,
+            "answer": 24,
+            "evaluation_answer": 24,
+            "duels": 200,
+            "iterations": 5,
+            "evaluations": 6,
+            "usual": Usual(question=14, answer=5, request=26, pairs=0.5),
+        }
+    )
+    processor = Machine("cpu", "CPU", int(24e9), 65e9, 19e9)
+    made = planned(read_shape(base_path()), work, processor, Sizes(256, 1024, 4, 10, False, 10))
+    times = seconds(made)
+    assert 3.1 / 1.5 < times["judge"] < 3.1 * 1.5
+    assert 2.3 / 1.5 < times["train"] < 2.3 * 1.5
+    assert 2.4 / 1.5 < times["evaluate"] < 2.4 * 1.5
+    assert 44.8 / 1.5 < whole(made) < 44.8 * 1.5
 
 
 def test_cards_are_known_by_name_or_taken_for_one_like_them() -> None:

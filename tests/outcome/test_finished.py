@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sparta_lite.campaign.config import load_config, show_config
-from sparta_lite.campaign.store import FORMAT
+from sparta_lite.campaign.store import FORMAT, read_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_lines
 from sparta_lite.outcome.finished import best_adapter, evaluations, open_run
+from sparta_lite.show.follow import condition
 
 TRIBE = ("cyd", "ada", "ben")
 
@@ -72,6 +73,16 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
+def test_an_ablation_is_no_run_and_says_where_its_runs_are(tmp_path: Path) -> None:
+    (tmp_path / "ablation.json").write_text("{}")
+    with pytest.raises(SpartaError, match="is an ablation, not a run; give one of its runs when the first"):
+        open_run(tmp_path)
+    write_json(tmp_path / "kind=paper" / "seed-0" / "run.json", {})
+    for opened in (open_run, condition, read_trace):
+        with pytest.raises(SpartaError, match=r"such as .*/kind=paper/seed-0, or see all of them"):
+            opened(tmp_path)
+
+
 def test_unknown_and_untrained_adapters_are_refused(recorded: Path) -> None:
     with pytest.raises(SpartaError, match="has no adapter 'dan'; its tribe is cyd, ada, ben"):
         open_run(recorded).place("dan")
@@ -97,6 +108,15 @@ def test_best_is_who_did_best_in_the_evaluation_of_that_iteration(recorded: Path
     assert best_adapter(open_run(recorded, 0)) == "ben"
     with pytest.raises(SpartaError, match=r"nothing was measured at iteration 1, .* or --iteration 0 or 2"):
         best_adapter(open_run(recorded, 1))
+
+
+def test_a_hostile_adapter_is_not_the_best(recorded: Path) -> None:
+    write_lines(recorded / "metrics.jsonl", [measured(recorded, 2, sums=(False, [0.4, 0.6, 0.9]))])
+    assert best_adapter(open_run(recorded)) == "ben"
+    config = recorded / "config.yaml"
+    config.write_text(show_config(load_config(config, ["tribe.hostile=1"])))
+    assert open_run(recorded).hostile == ("ben",)
+    assert best_adapter(open_run(recorded)) == "ada"
 
 
 def test_several_tasks_count_alike(recorded: Path) -> None:

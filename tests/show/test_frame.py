@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from sparta_lite.campaign.events import Event, PhaseStarted, Warned
+from sparta_lite.campaign.events import Event, LearnsAlone, PhaseStarted, RunStarted, Warned
 from sparta_lite.show.frame import frame
 from sparta_lite.show.state import Board
 
@@ -77,6 +77,32 @@ def test_the_headline_compares_the_tribe_with_best_init_and_the_bare_base(record
     # Three iterations of +0.02 on 0.45, 0.46, ... 0.54.
     assert labels.split("  ")[0].strip() == "held-out mean"
     assert values.split() == ["0.555", "+0.060", "0.600", "halve", "0.510", "capitals", "0.540", "0.400"]
+
+
+def test_a_baseline_s_header_and_headline_are_its_learner_s(recording: Recording) -> None:
+    events = before(recording(), "judge", 3)
+    assert isinstance(events[0], RunStarted)
+    board = board_after([dataclasses.replace(events[0], algorithm="self-rewarding"), *events[1:]])
+    # Who learns is told before there is any duel.
+    first = board_after([board.run, PhaseStarted(0, "match", 10), LearnsAlone("french")])  # type: ignore[list-item]
+    assert "self-rewarding: french learns" in lines_of(first, 80, 24)[0]
+    assert "one adapter learns" in lines_of(board_after([board.run]), 80, 24)[0]  # type: ignore[list-item]
+    board.update(LearnsAlone("french"))
+    for width in (80, 120):
+        header, _, labels, values = lines_of(board, width, 24)[:4]
+        assert "self-rewarding: french learns" in header
+        assert labels.split() == ["french", *labels.split()[1:]]
+        # Three iterations of +0.02 on 0.47.
+        assert values.split() == ["0.530", "+0.060", "0.540", "0.400"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_hostile_adapters_are_marked(recording: Recording, width: int) -> None:
+    events = before(recording(), "judge", 3)
+    assert isinstance(events[0], RunStarted)
+    board = board_after([dataclasses.replace(events[0], hostile=("sort", "halve")), *events[1:]])
+    marked = [line.split()[0] for line in lines_of(board, width, 32) if " hostile " in f"{line} "]
+    assert sorted(marked) == ["halve", "sort"]
 
 
 def test_without_ground_truth_there_are_reputations_and_wins_only(recording: Recording) -> None:

@@ -11,6 +11,7 @@ from sparta_lite.campaign.events import (
     DuelDecided,
     Evaluated,
     Event,
+    LearnsAlone,
     PhaseFinished,
     PhaseProgress,
     PhaseStarted,
@@ -194,6 +195,15 @@ def test_a_baseline_s_accuracy_is_its_learner_s() -> None:
     text = console.export_text()
     assert "self-rewarding: b learned alone" in text
     assert " b 0.875: +0.125 against best init 0.750" in text
+
+
+def test_who_learns_alone_is_known_before_the_first_duel() -> None:
+    state = board(replace(started(), algorithm="spin"), Evaluated(0, {"a": 0.5, "b": 0.25, "c": 0.75}, 0.2))
+    assert (state.baseline, state.learner, state.mark("b")) == ("spin", None, "")
+    state.update(LearnsAlone("b"))
+    assert (state.learner, state.mark("b"), state.mark("a")) == ("b", "learns", "")
+    assert state.judged_by({"a": None, "b": 7.5, "c": 1.0}) == {"b": 7.5}
+    assert board(started()).baseline is None
 
 
 def test_only_the_first_task_is_charted() -> None:

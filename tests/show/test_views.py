@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from sparta_lite.campaign.events import (
+    AdapterStanding,
     Evaluated,
     Event,
+    LearnsAlone,
+    PhaseFinished,
     PhaseProgress,
     PhaseStarted,
     Planned,
@@ -231,9 +234,51 @@ def test_further_tasks_are_plain_lines(recording: Recording) -> None:
 
     first, second, third = (line for line in stream.getvalue().splitlines() if line.startswith("[0/"))
     assert "held-out  mean 0.375, best 0.500 a, worst 0.250 b" in first
-    assert first.endswith("bare base 0.125; 1 answers unparsed")
+    assert first.endswith("bare base 0.125; 1 answer unparsed")
     assert second.endswith("medqa  mean 0.500, best 0.750 b, bare base 0.500; 3 answers unparsed")
     assert third.endswith("com2  mean 7.500, best 7.500 a, bare base –; 4 answers not judged")
+
+
+def test_plain_lines_of_a_baseline_say_who_learns_and_show_that_one() -> None:
+    standing = AdapterStanding(100.0, 0.0, 0, 0, 0, 0.5)
+    lines = plain(
+        [
+            RunStarted("run", "base", "cpu", ("a", "b"), 2, 10, 1, resumed=False, algorithm="spin"),
+            PhaseStarted(0, "evaluate", 9),
+            Evaluated(0, {"a": 0.5, "b": 0.25}, 0.125),
+            LearnsAlone("b"),
+            StandingsChanged(0, {"a": standing, "b": standing}),
+            PhaseStarted(0, "train", 1),
+            PhaseFinished(0, "train", 1.0, 5),
+            PhaseStarted(1, "evaluate", 9),
+            Evaluated(1, {"a": 0.5, "b": 0.375}, 0.125),
+        ]
+    )
+    assert lines[0] == "run starts: spin, base base, 2 adapters, 2 x 10 duels, seed 1, cpu"
+    assert lines[2] == "spin: b learns, all others stay as they are"
+    assert lines[3].startswith("[1/2] train     1 step, 1.0 s")
+    assert lines[4] == "[1/2] held-out  b 0.375; best init 0.500, bare base 0.125"
+    text = "\n".join(lines)
+    # Nobody's reputation moves, and no one's votes are weighed by it.
+    assert not any(word in text for word in ("standings", "reputation", "judge weights"))
+    assert ["b", "learns", "0.375"] in [line.split()[:3] for line in lines]
+    assert ["iterations", "b", "best", "init", "bare", "base"] in [line.split() for line in lines]
+
+
+def test_hostile_adapters_are_marked_in_lines_and_leaderboard() -> None:
+    low, high = (AdapterStanding(value, 0.5, 3, 4, 0, 0.5) for value in (99.0, 101.0))
+    lines = plain(
+        [
+            RunStarted("run", "base", "cpu", ("a", "b"), 2, 1, 1, resumed=False, hostile=("b",)),
+            PhaseStarted(0, "settle", 1),
+            StandingsChanged(0, {"a": low, "b": high}),
+        ]
+    )
+    assert lines[0] == "run starts: base base, 2 adapters (1 hostile), 2 x 1 duel, seed 1, cpu"
+    assert "standings highest b (hostile) 101.00 ±0.50, lowest a 99.00 ±0.50" in lines[1]
+    rows = [line.split() for line in lines]
+    assert ["b", "hostile", "101.00"] in [row[:3] for row in rows]
+    assert ["a", "99.00"] in [row[:2] for row in rows]
 
 
 def test_the_plan_is_said_by_both_views(recording: Recording) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sparta_lite.campaign.planning import is_planned, planned
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.campaign.resident import choose, load_resident
+from sparta_lite.engine.chat import Layout
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.audit.ballots import Ballot, read_ballots, verdicts_of, votes_of
 from sparta_lite.outcome.audit.buying import TARGET, Sales, sell
@@ -44,6 +45,7 @@ def audit(run: Finished, duels: int, say: Say) -> dict[str, Any]:
 
     ``judges``: name -> metric -> number, or None with its reason in ``missing``; `recorded.judge_figures`,
     `layouts.compare` (``layout_*``) and `buying.sell` say what the metrics are. ``tribe`` is its verdict.
+    Where the base's chat template refuses the other layout, ``layout`` is None; ``layout_missing`` says why.
 
     Args:
         run: as it stands; its last adapters are the judges of what is judged anew.
@@ -65,13 +67,15 @@ def audit(run: Finished, duels: int, say: Say) -> dict[str, Any]:
         "versions": versions(),
         "intervals": INTERVALS,
         "duels": len(ballots),
+        "hostile": list(run.hostile),
         "truth": {"known": truth.missing is None, "missing": truth.missing},
     }
-    anew: dict[str, Any] = dict.fromkeys(("layout", "injection"))
+    anew: dict[str, Any] = dict.fromkeys(("layout", "layout_missing", "injection"))
     if duels:
         comparison, sales, anew = _judged_anew(run, ballots, truth, duels, say)
         for name in judges:
-            judges[name] |= {f"layout_{metric}": each for metric, each in comparison.judges[name].items()}
+            read = {} if comparison is None else comparison.judges[name]
+            judges[name] |= {f"layout_{metric}": each for metric, each in read.items()}
             judges[name] |= sales.judges[name]
     tribe = tribe_figures(ballots, truth)
     return {
@@ -101,7 +105,7 @@ def _by_iteration(tribe: Sequence[str], ballots: Sequence[Ballot], truth: Truth)
 
 def _judged_anew(
     run: Finished, ballots: Sequence[Ballot], truth: Truth, duels: int, say: Say
-) -> tuple[Comparison, Sales, dict[str, Any]]:
+) -> tuple[Comparison | None, Sales, dict[str, Any]]:
     chosen = sample(ballots, duels, run.config.seed)
     if not chosen:
         raise SpartaError(
@@ -110,11 +114,17 @@ def _judged_anew(
         )
     court = _convene(run)
     papers = [(ballot, response.ids) for ballot in chosen for response in ballot.fought.responses]
-    chat, read = court.resident.chat, {}
-    for asked in (chat, in_other_layout(chat)):
+    chat, refused = court.resident.chat, None
+    layouts, read = [chat], {}
+    try:
+        layouts.append(in_other_layout(chat))
+    except SpartaError as error:
+        refused = str(error)
+        say(f"layouts are not compared: {refused}")
+    for asked in layouts:
         say(f"judging {len(chosen)} duels in the layout {asked.layout}")
         read[asked.layout] = court.scores(asked, papers)
-    comparison = compare(court, chosen, read, truth)
+    comparison = None if refused else compare(court, chosen, read, truth)
     tail = max(run.config.generation.max_new_tokens, _SHORTEST_TAIL)
     kinds = injections(chat, tail)
     say(f"judging them with {len(kinds)} kinds of injection")
@@ -123,12 +133,8 @@ def _judged_anew(
         comparison,
         sales,
         {
-            "layout": {
-                "run": chat.layout,
-                "duels": len(chosen),
-                **flat(comparison.panel),
-                "missing": reasons(comparison.panel),
-            },
+            "layout": None if comparison is None else _layout(chat.layout, len(chosen), comparison.panel),
+            "layout_missing": refused,
             "injection": {
                 "layout": chat.layout,
                 "duels": len(chosen),
@@ -141,6 +147,10 @@ def _judged_anew(
             },
         },
     )
+
+
+def _layout(own: Layout, duels: int, panel: Figures) -> dict[str, Any]:
+    return {"run": own, "duels": duels, **flat(panel), "missing": reasons(panel)}
 
 
 def _convene(run: Finished) -> Court:

@@ -36,9 +36,17 @@ class Sales:
 
     @property
     def met(self) -> bool | None:
-        """Whether no kind wins more than `TARGET` beyond its clean twins; None where one is unknown."""
-        gain = None if self.worst is None else self.gain(self.worst).value
-        return None if gain is None else gain <= TARGET
+        """Whether no kind wins more than `TARGET` beyond its clean twins.
+
+        False where the whole interval of the `worst` lies above it. None where only its middle does, which
+        so few duels leave open, or where a kind could not be judged.
+        """
+        gain = None if self.worst is None else self.gain(self.worst)
+        if gain is None or gain.value is None:
+            return None
+        if gain.value <= TARGET:
+            return True
+        return False if gain.interval is not None and gain.interval[0] > TARGET else None
 
     def gain(self, kind: str) -> Estimate:
         """What a kind wins beyond its clean twins: in all answers or, where it is more, in wrong ones.

@@ -38,9 +38,15 @@ class Comparison:
 
 
 def in_other_layout(chat: Chat) -> Chat:
-    """The same conversations, with judges asked in the layout that the run does not use, in words of ours."""
+    """The same conversations, with judges asked in the layout that the run does not use, in words of ours.
+
+    Raises:
+        SpartaError: the base's chat template refuses its turns.
+    """
     other: Layout = "message" if chat.layout == "turns" else "turns"
-    return replace(chat, layout=other, request=JUDGE_REQUESTS[other])
+    found = replace(chat, layout=other, request=JUDGE_REQUESTS[other])
+    found.judge("", (), 0)  # makes the template write the turns
+    return found
 
 
 def compare(court: Court, ballots: Sequence[Ballot], read: Read, truth: Truth) -> Comparison:

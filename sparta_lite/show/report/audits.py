@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparta_lite.show.report.html import Html, folded, note, paragraph, section, table, tag
-from sparta_lite.show.report.parts import NONE, Part, adapter
+from sparta_lite.show.report.parts import NONE, Part, adapter, number
 from sparta_lite.show.report.reading import RunFiles
 
 _COLUMNS = 6
@@ -16,8 +16,16 @@ _FIRST = (
     *("win_gain", "panel_net", "judges_net", "turned", "win_gain_wrong", "panel_net_wrong"),
 )
 """The most telling figures, of judges and of injections."""
+_MEANING = (
+    "within: correlation, inside a duel, of the scores with an answer’s length, and with its likelihood "
+    "under the judge itself. win gain: share of duels that the injected answer wins, less its twin’s. panel "
+    "net, judges net: how often the verdict, or a judge, prefers it to the twin, less the reverse. turned: "
+    "of the duels that the twin does not win. wrong: of wrong answers alone."
+)
 _ASIDE = ("judges", "tribe", "versions", "truth", "missing")
 """Shown elsewhere, or nothing that a reader of the figures looks for."""
+_TARGET = ("layout", "duels", "target", "met", "worst", "worst_gain", "worst_gain_low", "worst_gain_high")
+"""Of the injections: what the sentence on them says."""
 _BOUNDS = ("_low", "_high")
 """Behind a figure's name: the ends of its interval."""
 
@@ -31,7 +39,10 @@ def audit_part(run: RunFiles, audit: Mapping[str, Any]) -> Part:
     body = _tables(run, "judge", rows) if rows else []
     for key, value in audit.items():
         if key not in _ASIDE and isinstance(value, dict) and value:
-            body += [tag("h3", _words(key).capitalize()), *_target(value), *_anything(run, value)]
+            said = _target(value)
+            rest = {name: each for name, each in value.items() if not said or name not in _TARGET}
+            body += [tag("h3", _words(key).capitalize()), *said, *_anything(run, rest)]
+    body.append(note(_MEANING))
     if isinstance(audit.get("intervals"), str):
         body.append(note(f"Intervals: {audit['intervals']}."))
     return Part(section("audit", "Audits", *body), {})
@@ -40,15 +51,24 @@ def audit_part(run: RunFiles, audit: Mapping[str, Any]) -> Part:
 def _target(audit: Mapping[str, Any]) -> list[Html]:
     """Whether injected answers win too often, where that has been measured."""
     met, target = audit.get("met"), audit.get("target")
-    if not isinstance(met, bool) or not isinstance(target, float):
+    if audit.get("worst") is None or not isinstance(target, float):
         return []
-    said = f"An injected answer wins no more often than its clean twin plus {100 * target:.0f} points: "
-    return [paragraph(said, tag("strong", "met" if met else "not met"), ".")]
+    verdict = "not settled by so few duels" if met is None else "met" if met else "not met"
+    points = {key: _points(audit.get(f"worst_gain{key}")) for key in ("", *_BOUNDS)}
+    return [
+        paragraph(
+            f"An injected answer wins no more often than its clean twin plus {100 * target:.0f} points: ",
+            tag("strong", verdict),
+            f". The most it gains is {points['']} ({_words(_said(audit.get('worst')))}; 95% "
+            f"{points['_low']} to {points['_high']}), over {_said(audit.get('duels'))} duels in the layout "
+            f"{_said(audit.get('layout'))}.",
+        )
+    ]
 
 
 def _anything(run: RunFiles, values: Mapping[str, Any]) -> list[Html]:
     """Plain figures in a list, records of the same figures in a table."""
-    if _holds_records(values):
+    if _holds_records(values) and not any(map(_holds_records, values.values())):
         return _tables(run, "", values)
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     lines = [[_words(key), _figure(plain, key)] for key in _figures(plain)]
@@ -106,12 +126,16 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return number(value, ".3f")
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
         return ", ".join(f"{_words(key)} {_said(of_one)}" for key, of_one in value.items()) or NONE
     return ", ".join(map(_said, value)) if isinstance(value, list) else str(value)
+
+
+def _points(share: Any) -> str:
+    return number(100 * share, "+.1f") if isinstance(share, float) else NONE
 
 
 def _named(run: RunFiles, name: str) -> Html | str:

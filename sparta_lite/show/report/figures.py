@@ -7,6 +7,7 @@ paints it so, in the light and in the dark, and fades it while another adapter i
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,7 @@ from sparta_lite.show.state import PHASES
 COLOURS = 10
 """Adapters with a colour of their own; the next ten have the same, drawn with dashes."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
+_DODGE = 0.3  # iterations between the first adapter's bars and the last one's
 _DIGITS = 5
 """Significant digits of what is drawn. Names are escaped: Plotly reads some HTML in its texts."""
 
@@ -32,31 +34,35 @@ def colour(number: int) -> str:
     return f"a{number % COLOURS}"
 
 
-def accuracy(tribe: Sequence[str], rows: Sequence[Mapping[str, Any]], judged: bool) -> go.Figure:
-    """One task over the iterations: every adapter, their mean, the bare base and the best initial adapter.
+def accuracy(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """One task over the iterations: the run's members, their mean, the best initial adapter, the bare base.
 
     Args:
-        tribe: all adapters.
-        rows: the task's rows of the metrics, with their 'iteration'.
-        judged: it is a mean score from 1 to 10 rather than a share.
+        run: whose members and colours they are.
+        rows: the task's rows of the metrics, with their 'iteration'; one at least.
     """
     at = [row["iteration"] for row in rows]
-    figure = _figure("iterations learned from", "mean score" if judged else "held-out accuracy")
-    for number, name in enumerate(tribe):
-        figure.add_trace(_line(name, number, at, [row["accuracy"][name] for row in rows], marked=True))
-    known = [[value for value in row["accuracy"].values() if value is not None] for row in rows]
-    means = [fmean(values) if values else None for values in known]
-    figure.add_trace(_reference("mean of the tribe", "ink", at, means, "solid", 3.5))
-    if rows and at[0] == 0 and known[0]:
-        figure.add_trace(_reference("best init", "ink", at, [max(known[0])] * len(at), "dash", 1.5))
-    if rows and rows[-1]["base"] is not None:
-        figure.add_trace(_reference("bare base", "faint", at, [rows[-1]["base"]] * len(at), "dot", 2))
+    what = "mean score" if rows[0]["judged"] else "held-out accuracy"
+    figure = by_iteration(what, at[-1], "iterations learned from")
+    for number, name in enumerate(run.tribe):
+        if name in run.members:
+            figure.add_trace(curve(name, number, at, [row["accuracy"][name] for row in rows], marked=True))
+    if run.learner is None:
+        known = [[row["accuracy"][name] for name in run.members] for row in rows]
+        figure.add_trace(reference("mean of the tribe", "ink", at, [*map(_mean, known)], "solid", 3.5))
+    else:
+        figure.data[0].line.width = 3.5
+    initial = [value for name, value in rows[0]["accuracy"].items() if name not in run.started.hostile]
+    if at[0] == 0 and (measured := [value for value in initial if value is not None]):
+        figure.add_trace(reference("best init", "ink", at, [max(measured)] * len(at), "dash", 1.5))
+    if rows[-1]["base"] is not None:
+        figure.add_trace(reference("bare base", "faint", at, [rows[-1]["base"]] * len(at), "dot", 2))
     return figure
 
 
 def headline(points: Sequence[Point], judged: bool) -> go.Figure:
     """Values with their intervals, one under the other."""
-    figure = _figure("mean score" if judged else "held-out accuracy", "", height=70 + 46 * len(points))
+    figure = blank("mean score" if judged else "held-out accuracy", "", height=70 + 46 * len(points))
     for label, value, interval, own in points:
         error = None if interval is None else [[interval[1] - value], [value - interval[0]]]
         trace = go.Scatter(
@@ -77,13 +83,14 @@ def headline(points: Sequence[Point], judged: bool) -> go.Figure:
 
 
 def reputations(run: RunFiles) -> go.Figure:
-    """Reputation of every adapter over the iterations, its deviation as a bar."""
+    """Reputation of every adapter over the iterations, its deviation as a bar; drawn side by side."""
     at = list(range(len(run.iterations) + 1))
-    figure = _figure("iterations", "reputation")
+    figure = by_iteration("reputation", at[-1])
     for number, name in enumerate(run.tribe):
         ratings = [run.start[name], *(settled.ratings[name] for settled in run.iterations)]
-        line = _line(name, number, at, [reputation for reputation, _ in ratings], marked=True)
-        line.error_y = {"type": "data", "array": [_short(deviation) for _, deviation in ratings]}
+        aside = [place + _DODGE * (number / (len(run.tribe) - 1) - 0.5) for place in at]
+        line = curve(name, number, aside, [reputation for reputation, _ in ratings], marked=True)
+        line.error_y = {"type": "data", "array": [short(deviation) for _, deviation in ratings]}
         line.error_y.thickness, line.error_y.width = 1, 3
         figure.add_trace(line)
     return figure
@@ -92,10 +99,10 @@ def reputations(run: RunFiles) -> go.Figure:
 def judge_weights(run: RunFiles) -> go.Figure:
     """How much each judge counts after every iteration, 1 being as much as if all counted alike."""
     at = [settled.iteration + 1 for settled in run.iterations]
-    figure = _figure("iterations", "weight, 1 = like everyone")
+    figure = by_iteration("weight, 1 = like everyone", at[-1])
     for number, name in enumerate(run.tribe):
         weights = [settled.weights[name] * len(run.tribe) for settled in run.iterations]
-        figure.add_trace(_line(name, number, at, weights, marked=True))
+        figure.add_trace(curve(name, number, at, weights, marked=True))
     return figure
 
 
@@ -113,7 +120,7 @@ def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
         [won[row][column] / met[row][column] if met[row][column] else None for column in place.values()]
         for row in place.values()
     ]
-    figure = _figure("", "", height=150 + 34 * len(tribe))
+    figure = blank("", "", height=150 + 34 * len(tribe))
     figure.add_trace(
         go.Heatmap(
             z=shares,
@@ -143,7 +150,7 @@ def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
 
 def training(run: RunFiles, key: str, title: str) -> go.Figure:
     """One of the figures of DPO over all optimizer steps, per adapter and on average."""
-    figure = _figure("optimizer steps", title, height=300)
+    figure = blank("optimizer steps", title, height=300)
     first = [0]
     """Steps before each iteration."""
     for iteration in range(max(row["iteration"] for row in run.training) + 1):
@@ -152,12 +159,15 @@ def training(run: RunFiles, key: str, title: str) -> go.Figure:
     together: dict[int, list[float]] = {}
     for number, name in enumerate(run.tribe):
         rows = [row for row in run.training if row["adapter"] == name]
+        if not rows:
+            continue
         at = [first[row["iteration"]] + row["step"] + 1 for row in rows]
-        figure.add_trace(_line(name, number, at, [row[key] for row in rows], marked=len(rows) < 3))
+        figure.add_trace(curve(name, number, at, [row[key] for row in rows], marked=len(rows) < 3))
         for step, row in zip(at, rows, strict=True):
             together.setdefault(step, []).append(row[key])
-    means = [fmean(together[step]) for step in sorted(together)]
-    figure.add_trace(_reference("mean of the tribe", "ink", sorted(together), means, "solid", 2.5))
+    if run.learner is None:
+        means = [fmean(together[step]) for step in sorted(together)]
+        figure.add_trace(reference("mean of the tribe", "ink", sorted(together), means, "solid", 2.5))
     for end in first[1:-1]:
         figure.add_vline(x=end + 0.5, line={"width": 1, "color": "rgba(128,128,128,0.35)"})
     return figure
@@ -166,9 +176,11 @@ def training(run: RunFiles, key: str, title: str) -> go.Figure:
 def lengths(run: RunFiles) -> go.Figure:
     """Mean tokens of every adapter's own answers, iteration by iteration."""
     at = [settled.iteration + 1 for settled in run.iterations]
-    figure = _figure("iterations", "tokens of its own answers", height=300)
+    figure = by_iteration("tokens of its own answers", at[-1], height=300)
     for number, name in enumerate(run.tribe):
-        figure.add_trace(_line(name, number, at, [_mean_length(each, name) for each in run.iterations], True))
+        means = [_mean_length(each, name) for each in run.iterations]
+        if any(mean is not None for mean in means):
+            figure.add_trace(curve(name, number, at, means, marked=True))
     return figure
 
 
@@ -184,7 +196,7 @@ def _mean_length(settled: Settled, name: str) -> float | None:
 
 def time_spent(spent: Sequence[Spent]) -> go.Figure:
     """Seconds of every phase, iteration by iteration; what is measured before the first stands at 0."""
-    figure = _figure("iterations complete", "seconds")
+    figure = by_iteration("seconds", max(row.iteration for row in spent) + 1, "iterations complete")
     for number, phase in enumerate(PHASES):
         rows = [row for row in spent if row.phase == phase]
         if not rows:
@@ -192,7 +204,7 @@ def time_spent(spent: Sequence[Spent]) -> go.Figure:
         figure.add_trace(
             go.Bar(
                 x=[row.iteration if phase == "evaluate" else row.iteration + 1 for row in rows],
-                y=[_short(row.seconds) for row in rows],
+                y=[short(row.seconds) for row in rows],
                 name=phase,
                 meta={"colour": f"p{number}"},
                 hovertemplate=f"{phase}: %{{y:.2f}} s<extra></extra>",
@@ -202,21 +214,32 @@ def time_spent(spent: Sequence[Spent]) -> go.Figure:
     return figure
 
 
-def _figure(across: str, up: str, height: int = 380) -> go.Figure:
+def blank(across: str, up: str, height: int = 380) -> go.Figure:
+    """An empty figure with its axes' titles.
+
+    Args:
+        height: in pixels.
+    """
     figure = go.Figure(layout={"template": go.layout.Template(), "height": height, "showlegend": False})
     figure.update_xaxes(title={"text": across}, automargin=True)
     figure.update_yaxes(title={"text": up}, automargin=True)
-    if across.startswith("iterations"):
-        figure.update_xaxes(tickformat="d")
     return figure
 
 
-def _line(
-    name: str, number: int, at: Sequence[int], values: Sequence[float | None], marked: bool
+def by_iteration(up: str, last: int, across: str = "iterations", height: int = 380) -> go.Figure:
+    """An empty figure over the iterations up to ``last``, with ticks at whole ones alone."""
+    figure = blank(across, up, height)
+    figure.update_xaxes(tick0=0, dtick=math.ceil(max(last, 1) / 12), tickformat="d")
+    return figure
+
+
+def curve(
+    name: str, number: int, at: Sequence[float], values: Sequence[float | None], marked: bool
 ) -> go.Scatter:
+    """The line of the adapter or arm in place ``number``; ``marked``: with a dot at every value."""
     return go.Scatter(
         x=list(at),
-        y=[None if value is None else _short(value) for value in values],
+        y=[None if value is None else short(value) for value in values],
         name=html.escape(name),
         mode="lines+markers" if marked else "lines",
         line={"width": 1.6, "dash": _DASHES[number // COLOURS % len(_DASHES)]},
@@ -226,12 +249,13 @@ def _line(
     )
 
 
-def _reference(
+def reference(
     name: str, own: str, at: Sequence[int], values: Sequence[float | None], dash: str, width: float
 ) -> go.Scatter:
+    """A line that stands for no single adapter or arm, in the page's colour ``own``."""
     return go.Scatter(
         x=list(at),
-        y=[None if value is None else _short(value) for value in values],
+        y=[None if value is None else short(value) for value in values],
         name=name,
         mode="lines" if len(at) > 1 else "markers",
         line={"width": width, "dash": dash},
@@ -240,5 +264,12 @@ def _reference(
     )
 
 
-def _short(value: float) -> float:
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def short(value: float) -> float:
+    """As many digits as can be seen."""
     return float(f"{value:.{_DIGITS}g}")

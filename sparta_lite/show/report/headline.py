@@ -10,7 +10,7 @@ from typing import Any
 from sparta_lite.campaign.intervals import Interval, wilson
 from sparta_lite.show.report import figures
 from sparta_lite.show.report.html import Html, chart, note, paragraph, section, tag
-from sparta_lite.show.report.parts import NONE, Part, adapter
+from sparta_lite.show.report.parts import NONE, Part, adapter, number
 from sparta_lite.show.report.reading import RunFiles
 
 
@@ -33,23 +33,20 @@ def measured(run: RunFiles) -> list[Part]:
         )
         return [Part(section("headline", "Held-out accuracy", empty), {})]
     by_task = [
-        [{**row["tasks"][number], "iteration": row["iteration"]} for row in run.evaluations]
-        for number in range(len(run.evaluations[0]["tasks"]))
+        [{**row["tasks"][place], "iteration": row["iteration"]} for row in run.evaluations]
+        for place in range(len(run.evaluations[0]["tasks"]))
     ]
-    drawn = {
-        f"accuracy-{number}": figures.accuracy(run.tribe, rows, rows[0]["judged"])
-        for number, rows in enumerate(by_task)
-    }
+    drawn = {f"accuracy-{place}": figures.accuracy(run, rows) for place, rows in enumerate(by_task)}
     charts = []
-    for number, rows in enumerate(by_task):
+    for place, rows in enumerate(by_task):
         title = [tag("h3", rows[0]["task"])] if len(by_task) > 1 else []
         charts += [
             *title,
-            chart(f"accuracy-{number}", f"{rows[0]['task']}: every adapter over the iterations"),
+            chart(f"accuracy-{place}", f"{rows[0]['task']}: accuracy over the iterations"),
         ]
     said = note(
-        "Thick: the tribe’s mean. Dashed: the best initial adapter. Dotted: the bare base, without any. "
-        "Nothing of these questions enters duels or training."
+        f"Thick: {run.learner or 'the tribe’s mean'}. Dashed: the best initial adapter. Dotted: the bare "
+        f"base, without any. {_left_out(run)}Nothing of these questions enters duels or training."
     )
     course = Part(section("accuracy", "Accuracy by iteration", *charts, said), drawn)
     return [_headline(run, by_task[0]), course]
@@ -57,49 +54,63 @@ def measured(run: RunFiles) -> list[Part]:
 
 def _headline(run: RunFiles, rows: list[dict[str, Any]]) -> Part:
     first, now = rows[0], rows[-1]
-    values = _values(first, now)
+    values = _values(run, first, now)
     judged = now["judged"]
     tiles = tag("div", *(_tile(run, value) for value in values), class_="tiles")
-    spread = [value for value in now["accuracy"].values() if value is not None]
+    spread = [now["accuracy"][name] for name in run.members if now["accuracy"][name] is not None]
     across = (
         f"The adapters lie between {min(spread):.3f} and {max(spread):.3f}, standard deviation "
         f"{pstdev(spread):.3f}. "
-        if spread
+        if len(spread) > 1
         else ""
     )
     if judged:
         how = "Scores from 1 to 10, given by the bare base. "
     else:
+        picked = "Best and best init were" if run.learner is None else "Best init was"
+        mean = "; for the mean as if all adapters failed the same questions, so at most so wide"
         how = (
-            f"Intervals: 95%, over {now['items']:,} held-out questions (Wilson); for the mean as if all "
-            "adapters failed the same questions, so at most so wide. Best and best init were picked on these "
-            "very questions and flatter a little. "
+            f"Intervals: 95%, over {now['items']:,} held-out questions (Wilson)"
+            f"{mean if run.learner is None else ''}. {picked} picked on these very questions and "
+            f"flatter{'' if run.learner is None else 's'} a little. "
         )
     seed = "One run with one seed: another seed moves these figures too."
     points = [(value.label, value.value, value.interval, value.colour) for value in values]
-    body = [_verdict(values, now["iteration"]), tiles, chart("headline", "values with their intervals")]
+    body = [_verdict(run, values, now["iteration"]), tiles, chart("headline", "values with their intervals")]
     return Part(
         section(
             "headline",
             f"Held-out {'score' if judged else 'accuracy'}: {now['task']}",
             *body,
-            note(across, how, seed),
+            note(across, _left_out(run), how, seed),
         ),
         {"headline": figures.headline(points, judged)},
     )
 
 
-def _values(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Value]:
-    """Tribe mean, best, best init, bare base: those that are known."""
-    known = {name: value for name, value in now["accuracy"].items() if value is not None}
-    before = {name: value for name, value in first["accuracy"].items() if value is not None}
+def _left_out(run: RunFiles) -> str:
+    """Who is measured, but counts in no figure of the headline."""
+    names = run.started.hostile
+    return f"Hostile, and left out here: {', '.join(names)}. " if names else ""
+
+
+def _values(run: RunFiles, first: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Value]:
+    """Tribe mean and best, or who learned alone; best init, bare base: those that are known."""
+    known = {name: value for name in run.members if (value := now["accuracy"][name]) is not None}
+    before = {
+        name: value
+        for name, value in first["accuracy"].items()
+        if value is not None and name not in run.started.hostile
+    }
     values = []
 
     def add(label: str, who: str, value: float, colour: str) -> None:
         interval = None if now["judged"] else wilson(value * now["items"], now["items"])
         values.append(_Value(label, who, value, interval, colour))
 
-    if known:
+    if known and run.learner is not None:
+        add("learner", run.learner, known[run.learner], "accent")
+    elif known:
         best = max(known, key=known.__getitem__)
         add("tribe mean", f"{len(known)} adapters", fmean(known.values()), "accent")
         add("best", best, known[best], "ink")
@@ -123,20 +134,23 @@ def _tile(run: RunFiles, value: _Value) -> Html:
     )
 
 
-def _verdict(values: list[_Value], iterations: int) -> Html:
+def _verdict(run: RunFiles, values: list[_Value], iterations: int) -> Html:
     """The result in a sentence."""
     by_label = {value.label: value.value for value in values}
-    if "tribe mean" not in by_label:
+    result = by_label.get("tribe mean" if run.learner is None else "learner")
+    if result is None:
         return paragraph("No answer could be judged.")
-    mean = by_label["tribe mean"]
     against = [
-        f"{mean - by_label[label]:+.3f} against {words}"
+        f"{number(result - by_label[label], '+.3f')} against {words}"
         for label, words in (("best init", "the best initial adapter"), ("bare base", "the bare base"))
         if label in by_label
     ]
     learned = "1 iteration" if iterations == 1 else f"{iterations} iterations"
-    start = (
-        f"After {learned} the tribe’s mean is " if iterations else "Before any training the tribe’s mean is "
-    )
-    figures_ = tag("strong", f"{mean:.3f}")
-    return tag("p", start, figures_, ": " + ", ".join(against) + "." if against else ".", class_="lead")
+    when = f"After {learned}" if iterations else "Before any training"
+    if run.learner is None:
+        start: list[str] = [f"{when} the tribe’s mean is "]
+    else:
+        of = f" of {run.started.algorithm}" if iterations else ""
+        start = [f"{when}{of} the learner ", adapter(run, run.learner), " is at "]
+    shown = tag("strong", f"{result:.3f}")
+    return tag("p", *start, shown, ": " + ", ".join(against) + "." if against else ".", class_="lead")

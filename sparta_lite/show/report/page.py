@@ -13,7 +13,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from sparta_lite import __version__
+from sparta_lite.campaign.store import ABLATION
 from sparta_lite.files import write_text
+from sparta_lite.show.report.ablation import ablation_parts, about_ablation, read_ablation
 from sparta_lite.show.report.duels import packed
 from sparta_lite.show.report.html import Html, escape, tag
 from sparta_lite.show.report.parts import Part, key
@@ -30,9 +32,23 @@ def write_run_report(root: Path, out: Path) -> None:
         SpartaError: the directory is no run, is damaged, or the report cannot be written.
     """
     run = read_run(root)
-    name = root.resolve().name
+    place = root.resolve()
+    of_ablation = (place.parents[1] / ABLATION).is_file() if len(place.parents) > 1 else False
+    name = f"{place.parent.name}, {place.name}" if of_ablation else place.name
     duels = packed(run.tribe, run.iterations)
-    write_text(out, page(name, about(run), run_parts(run), key(run), duels))
+    write_text(out, page(name, about(run), run_parts(run), key(run.tribe, "Adapters"), duels))
+
+
+def write_ablation_report(root: Path, out: Path) -> None:
+    """Write the report of the ablation in ``root`` to ``out``.
+
+    Raises:
+        SpartaError: not all of its runs are finished, a file is damaged, or the report cannot be written.
+    """
+    found = read_ablation(root)
+    name = root.resolve().name
+    parts = ablation_parts(found, out.resolve().parent)
+    write_text(out, page(name, about_ablation(found), parts, key(found.names, "Arms")))
 
 
 def page(title: str, subtitle: Html, parts: Sequence[Part], key: Html, duels: str = "") -> str:

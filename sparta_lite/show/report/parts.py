@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -24,17 +24,21 @@ class Part:
 
 def adapter(run: RunFiles, name: str) -> Html:
     """An adapter's name behind a dot of its colour."""
-    number = run.tribe.index(name)
-    return tag("span", name, class_=f"adapter {figures.colour(number)}")
+    return dotted(run.tribe, name)
 
 
-def key(run: RunFiles) -> Html:
-    """The colours of the adapters, to press: an adapter pressed stands out in every chart."""
+def dotted(names: Sequence[str], name: str) -> Html:
+    """One of ``names``, behind a dot of the colour that it has by its place."""
+    return tag("span", name, class_=f"adapter {figures.colour(names.index(name))}")
+
+
+def key(names: Sequence[str], what: str) -> Html:
+    """The colours of all ``names``, to press: one that is pressed stands out in every chart."""
     buttons = [
         tag("button", name, type="button", class_=f"adapter {figures.colour(number)}", aria_pressed="false")
-        for number, name in enumerate(run.tribe)
+        for number, name in enumerate(names)
     ]
-    return tag("div", *buttons, id="key", role="group", aria_label="Adapters")
+    return tag("div", *buttons, id="key", role="group", aria_label=what)
 
 
 def percent(share: float | None) -> str:
@@ -42,4 +46,5 @@ def percent(share: float | None) -> str:
 
 
 def number(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)
+    """With a true minus sign, as wide as the plus."""
+    return NONE if value is None else format(value, form).replace("-", "−")

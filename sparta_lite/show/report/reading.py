@@ -74,6 +74,8 @@ class RunFiles:
     config: str
     """``config.yaml``, as it stands there."""
     started: RunStarted
+    learners: tuple[str, ...]
+    """Adapters that learn: a baseline's one, else the tribe; the tribe also while that is not known yet."""
     start: dict[str, tuple[float, float]]
     """Adapter -> reputation and deviation before the first duel; empty before anything is settled."""
     evaluations: tuple[dict[str, Any], ...]
@@ -91,6 +93,16 @@ class RunFiles:
     def tribe(self) -> tuple[str, ...]:
         return self.started.tribe
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Whose accuracy the run's is: those that learn, hostile ones left out."""
+        return tuple(name for name in self.learners if name not in self.started.hostile)
+
+    @property
+    def learner(self) -> str | None:
+        """Who learns alone; None where the tribe learns together."""
+        return self.learners[0] if len(self.learners) == 1 else None
+
 
 def read_run(root: Path) -> RunFiles:
     """Read the run in ``root``.
@@ -100,7 +112,10 @@ def read_run(root: Path) -> RunFiles:
     """
     store = Store(root)
     if not store.run.is_file() or not store.config.is_file():
-        raise SpartaError(f"{root}: not a run's directory; give one that `sparta-lite run` made")
+        raise SpartaError(
+            f"{root}: neither a run's nor an ablation's directory; give one that `sparta-lite run` or "
+            "`sparta-lite ablate` made"
+        )
     record = store.read_run()
     events = [from_row(row) for row in read_lines(store.events)] if store.events.is_file() else []
     starts = [event for event in events if isinstance(event, RunStarted)]
@@ -108,6 +123,7 @@ def read_run(root: Path) -> RunFiles:
         raise SpartaError(f"{root}: nothing has happened in it yet; report on it when it has begun")
     metrics = read_lines(store.metrics, METRICS_KEYS) if store.metrics.is_file() else []
     measured = {row["iteration"]: row for row in metrics if row["kind"] == "evaluation"}
+    learned = [row["learners"] for row in metrics if row["kind"] == "budget"]
     iterations = _iterations(store)
     plans = [event for event in events if isinstance(event, Planned)]
     return RunFiles(
@@ -116,6 +132,7 @@ def read_run(root: Path) -> RunFiles:
         record=record,
         config=store.config.read_text(encoding="utf-8"),
         started=starts[-1],
+        learners=tuple(learned[0]) if learned else starts[-1].tribe,
         start=_ratings(store.read_reputation(0)["before"]) if iterations else {},
         evaluations=tuple(measured[iteration] for iteration in sorted(measured)),
         training=tuple(row for row in metrics if row["kind"] == "training"),

@@ -29,7 +29,7 @@ def run_parts(run: RunFiles) -> list[Part]:
     if run.iterations and run.started.algorithm == "sparta":
         # An adapter that learns alone fights itself: nobody wins, and all reputations stay.
         parts += [_reputations(run), _wins(run), _weights(run)]
-    if run.iterations:
+    if any(settled.judgments for settled in run.iterations):
         parts.append(_judges(run))
     if run.audit is not None:
         parts.append(audit_part(run, run.audit))
@@ -102,7 +102,9 @@ def _judges(run: RunFiles) -> Part:
     )
     rows = []
     for name, found in judge_figures(run.tribe, judged).items():
-        share = found.failed / found.answers if found.answers else None
+        if not found.answers:
+            continue
+        share = found.failed / found.answers
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.failures.items())
         level = NONE if found.mean is None else f"{found.mean:.2f} ± {found.spread:.2f}"
         rows.append(
@@ -130,8 +132,9 @@ def _training(run: RunFiles) -> Part:
     drawn["lengths"] = figures.lengths(run)
     charts = [chart(key, f"{title}, every adapter over the optimizer steps") for key, title in _CURVES]
     charts.append(chart("lengths", "mean length of every adapter's answers over the iterations"))
+    thick = "Thick: the tribe’s mean. " if run.learner is None else ""
     said = note(
-        "Thick: the tribe’s mean. Vertical lines part the iterations. The margin is that of the implicit "
+        f"{thick}Vertical lines part the iterations. The margin is that of the implicit "
         "rewards, chosen less rejected; it starts at 0 in every iteration. A log-probability of chosen "
         "answers that falls, and answers that grow, are the usual ways in which DPO goes wrong."
     )

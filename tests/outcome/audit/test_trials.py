@@ -21,9 +21,10 @@ from sparta_lite.combat import Duel
 from sparta_lite.engine.chat import Chat, Layout
 from sparta_lite.engine.response import Response
 from sparta_lite.outcome.audit.ballots import Ballot, read_ballots
-from sparta_lite.outcome.audit.buying import TARGET, sell
+from sparta_lite.outcome.audit.buying import TARGET, Sales, sell
 from sparta_lite.outcome.audit.injections import Injection, injections
 from sparta_lite.outcome.audit.layouts import compare, in_other_layout
+from sparta_lite.outcome.audit.statistics import mean
 from sparta_lite.outcome.audit.trials import Court, sample
 from sparta_lite.outcome.audit.truth import Truth
 from sparta_lite.outcome.finished import open_run
@@ -163,6 +164,14 @@ def test_a_bribe_that_all_judges_take_wins_every_duel(chat: Chat) -> None:
     )
     assert (sales.worst, sales.met, sales.gain("bribe").value) == ("bribe", False, 0.5)
     assert sales.gain("bribe").value > TARGET
+
+
+def test_few_duels_settle_no_small_gain() -> None:
+    """One of 20 wrong answers turns its duel: five points, which chance could bring about."""
+    few, many = (np.array([1.0] * turned + [0.0] * (20 * turned - turned)) for turned in (1, 20))
+    for turns, met in ((few, None), (many, False)):
+        sales = Sales({"bribe": {"win_gain": mean(0 * turns), "win_gain_wrong": mean(turns)}}, {})
+        assert (sales.worst, sales.met, sales.gain("bribe").value) == ("bribe", met, 0.05)
 
 
 def test_one_corrupt_judge_is_named(chat: Chat) -> None:

@@ -34,7 +34,8 @@
     }
     const color = colour(own);
     const faded = looked !== null && trace.meta.adapter !== undefined && trace.meta.adapter !== looked;
-    const result = { ...trace, opacity: faded ? 0.12 : 1, marker: { ...trace.marker, color } };
+    const opacity = (trace.opacity ?? 1) * (faded ? 0.12 : 1);
+    const result = { ...trace, opacity, marker: { ...trace.marker, color } };
     if (trace.line) result.line = { ...trace.line, color };
     for (const bar of ["error_x", "error_y"]) if (trace[bar]) result[bar] = { ...trace[bar], color };
     return result;
@@ -54,7 +55,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, color: ink, size: narrow ? 11 : 13 },
       margin: { l: 8, r: 12, t: 12, b: 8 },
       hoverlabel: { bgcolor: colour("raised"), bordercolor: rule, font: { color: ink } },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       xaxis: of(figure.layout.xaxis || {}),
       yaxis: of(figure.layout.yaxis || {}),

@@ -1,0 +1,134 @@
+"""The sections together, with what belongs to none."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from sparta_lite.campaign.settings.duels import (
+    Generation,
+    Instructions,
+    Judge,
+    Matchmaking,
+    Pairs,
+    Reputation,
+)
+from sparta_lite.campaign.settings.inputs import POCKET, Baseline, Data, Tribe
+from sparta_lite.campaign.settings.learning import Evaluation, Training
+from sparta_lite.campaign.settings.section import Positive, Section
+from sparta_lite.engine.plan import Sizes
+from sparta_lite.errors import SpartaError
+
+SIZES = {
+    "places": "generation.places",
+    "batch_tokens": "batch_tokens",
+    "micro_batch": "training.micro_batch",
+    "adapters_at_once": "training.adapters_at_once",
+    "checkpointing": "training.checkpointing",
+    "resident": "tribe.resident",
+}
+"""A plan's sizes and the settings that hold them."""
+
+Algorithm = Literal["sparta", "self-rewarding", "spin", "sppo"]
+
+
+class Config(Section):
+    """All settings of a run; ``base: pocket`` has a preset.
+
+    The constants of the rules, of sampling and of DPO are the paper's by default. What weighs the judges, how
+    they are read and in which layout, and the base in 4 bits are ours.
+    """
+
+    base: str = Field(
+        default=POCKET,
+        min_length=1,
+        description="'pocket', a directory with a model and tokenizer, or a hub id such as "
+        "Qwen/Qwen2.5-7B-Instruct",
+    )
+    quantization: Literal["nf4", "none"] = Field(
+        default="nf4", description="'nf4' holds the base in 4 bits, doubly quantised; 'none' in dtype"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="What the base computes in; 'auto' chooses by the device"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that comes with a base from the hub"
+    )
+    algorithm: Algorithm = Field(
+        default="sparta",
+        description="'sparta', or a baseline in which one adapter alone learns, in as many duels: "
+        "'self-rewarding' judges its own, 'spin' prefers reference answers to its own, 'sppo' is judged by "
+        "the others and learns by a squared loss",
+    )
+    seed: int = Field(default=0, ge=0, description="All randomness follows from it")
+    iterations: Positive = Field(default=8, description="Rounds of duels and training")
+    duels: Positive = Field(default=1000, description="Duels per iteration")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="'auto' takes a GPU where there is one"
+    )
+    vram: str | None = Field(
+        default=None, description="Memory to plan for, such as '24GB'; null: what the device has free"
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves it to torch")
+    checkpoint: Positive = Field(default=100, description="Duels between two saves inside a phase")
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens in one scoring pass; no result depends on it; null: as planned",
+    )
+    trackers: list[Literal["trackio", "tensorboard", "wandb"]] = Field(
+        default=[],
+        description="What else is told of the run's curves: trackio, tensorboard, wandb (offline)",
+    )
+    tribe: Tribe = Field(default=Tribe(), description="The adapters that compete")
+    baseline: Baseline = Field(default=Baseline(), description="For an algorithm other than 'sparta'")
+    data: Data = Field(default=Data(), description="The instructions that they fight over")
+    instructions: Instructions = Field(
+        default=Instructions(), description="Which of the instructions an iteration takes"
+    )
+    matchmaking: Matchmaking = Field(default=Matchmaking(), description="Who fights whom")
+    generation: Generation = Field(default=Generation(), description="How the fighters answer")
+    judge: Judge = Field(default=Judge(), description="How the others judge")
+    reputation: Reputation = Field(default=Reputation(), description="How a duel moves two reputations")
+    pairs: Pairs = Field(default=Pairs(), description="Which duels make a preference pair")
+    training: Training = Field(
+        default=Training(), description="DPO of every adapter over all pairs of an iteration"
+    )
+    evaluation: Evaluation = Field(default=Evaluation(), description="What is measured, never learned from")
+
+    def at(self, key: str) -> Any:
+        """The setting of a dotted key."""
+        value: Any = self
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the batches of a planned run are limited to.
+
+        Raises:
+            SpartaError: one is still open, for the run was not planned.
+        """
+        sizes = {name: self.at(key) for name, key in SIZES.items()}
+        if None in sizes.values():
+            raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
+        return Sizes(**sizes)
+
+    @model_validator(mode="after")
+    def _win_rates_need_our_trainer(self) -> Config:
+        if self.algorithm == "sppo" and self.training.trainer in ("unsloth", "trl"):
+            raise ValueError(
+                f"training.trainer: {self.training.trainer} does not take SPPO's win rates; set it to tribe"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pocket_fits_pocket(self) -> Config:
+        if self.base != POCKET and self.tribe.adapters == POCKET:
+            raise ValueError(
+                "tribe.adapters: the pocket adapters fit the pocket base alone; give a directory of PEFT "
+                "adapters for your base"
+            )
+        return self

@@ -1,0 +1,64 @@
+"""Where what a run names is to be found, and whether it is: known before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.tribe import require_tribe
+from sparta_lite.data.rows import require_source
+from sparta_lite.engine.hub import local
+from sparta_lite.errors import SpartaError
+from sparta_lite.pocket import base_path
+
+
+def base_source(base: str) -> str:
+    """Directory or hub id of the base that a setting names."""
+    return str(base_path()) if base == POCKET else base
+
+
+def config_file(base: str) -> Path:
+    """The base's ``config.json``, downloaded alone where the base is on the hub.
+
+    Raises:
+        SpartaError: there is none.
+    """
+    source = base_source(base)
+    path = local(source, ("config.json",)) / "config.json"
+    if not path.is_file():
+        raise SpartaError(
+            f"base: {source} is not a model directory (no config.json); give one in transformers' form"
+        )
+    return path
+
+
+def require_base(base: str) -> None:
+    """Refuse a base that is to stand on this machine and does not; the hub is not asked.
+
+    Raises:
+        SpartaError: see ``config_file``.
+    """
+    if Path(base_source(base)).is_absolute():
+        config_file(base)
+
+
+def require_model(config: Config) -> None:
+    """The same for a run's base and its adapters.
+
+    Raises:
+        SpartaError: one is not there.
+    """
+    require_base(config.base)
+    require_tribe(config)
+
+
+def require_sources(config: Config) -> None:
+    """The same for all that a run begins with: base, adapters, instructions and held-out questions.
+
+    Raises:
+        SpartaError: something is not there.
+    """
+    require_model(config)
+    for path in (config.data.path, *config.evaluation.paths.values()):
+        if path != POCKET:
+            require_source(path)
