@@ -38,7 +38,7 @@ WEIGHTINGS: dict[str, Assignments] = {
 }
 """Ways to weigh the judges. The pocket preset divides the paper's kappa by 20, as the published code does."""
 
-HOSTILE = (0, 3, 5, 1)
+HOSTILE = (0, 1, 3, 5)
 SMALL = ("iterations=5", "duels=200", "evaluation.every=5")
 
 
@@ -149,27 +149,31 @@ def tables() -> str:
     for name in STUDIES:
         if (KEPT / f"{name}.json").exists():
             kept = read_json(KEPT / f"{name}.json", ("rows",))
-            parts.append(f"{name}, {kept['seeds']} seeds, {kept['date']}\n\n{_rows(kept)}")
+            parts += [f"{name}, {kept['seeds']} seeds, {kept['date']}", _rows(kept), _costs(kept)]
             if name == "hostile":
                 parts.append(_gains(kept))
     return "\n\n".join(parts)
 
 
 def _rows(kept: Mapping[str, Any]) -> str:
-    lines = [
-        "| arm | mean ± sd | best | worst | difference (95 %) | verdict | answers | references | steps | s |"
-    ]
-    lines.append("| --- |" + " ---: |" * 3 + " --- | --- |" + " ---: |" * 4)
+    lines = ["| arm | mean ± sd | best | difference (95 %) | |", "| --- | ---: | ---: | --- | --- |"]
     for row in kept["rows"]:
-        cells = [row["arm"], f"{row['mean']:.3f} ± {row['sd']:.3f}", _number(row["best"], ".3f")]
-        cells.append(_number(row["worst"], ".3f"))
-        if row["low"] is None:
-            cells.append("")
-        else:
-            cells.append(f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
-        cells.append(row["verdict"])
-        cells += [_number(row[key], ".0f") for key in ("answers", "references", "updates", "seconds")]
-        lines.append("| " + " | ".join(cells) + " |")
+        spread = "" if row["sd"] is None else f" ± {row['sd']:.3f}"
+        cells = [row["arm"], f"{row['mean']:.3f}{spread}", _number(row["best"], ".3f"), ""]
+        if row["low"] is not None:
+            cells[-1] = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        lines.append("| " + " | ".join([*cells, row["verdict"]]) + " |")
+    return "\n".join(lines)
+
+
+def _costs(kept: Mapping[str, Any]) -> str:
+    lines = ["| arm | start | worst | generated answers | references | optimizer steps | seconds |"]
+    lines.append("| --- |" + " ---: |" * 6)
+    for row in kept["rows"]:
+        if row["kind"] == "arm":
+            shares = [_number(row[key], ".3f") for key in ("start", "worst")]
+            counts = [_number(row[key], ".0f") for key in ("answers", "references", "updates", "seconds")]
+            lines.append("| " + " | ".join([row["arm"], *shares, *counts]) + " |")
     return "\n".join(lines)
 
 
@@ -179,13 +183,12 @@ def _number(value: float | None, form: str) -> str:
 
 def _gains(kept: Mapping[str, Any]) -> str:
     """Share of a weighting's own gain with k = 0 that k hostile judges leave."""
-    counts = sorted(HOSTILE)
-    lines = ["| weights | gain, k = 0 | " + " | ".join(f"k = {count}" for count in counts[1:]) + " |"]
-    lines.append("| --- |" + " ---: |" * len(counts))
+    lines = ["| weights | gain, k = 0 | " + " | ".join(f"k = {count}" for count in HOSTILE[1:]) + " |"]
+    lines.append("| --- |" + " ---: |" * len(HOSTILE))
     for name in WEIGHTINGS:
         gains = [
             [curve[-1] - curve[0] for curve in kept["curves"][f"{name.replace(', ', '-')}-{count}"]]
-            for count in counts
+            for count in HOSTILE
         ]
         whole = fmean(gains[0])
         cells = [f"{fmean(each):+.3f} ({fmean(each) / whole:.0%})" for each in gains[1:]]

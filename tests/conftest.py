@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # TRL takes log-probabilities in a Triton kernel alone, and on a CPU those run interpreted. Triton
 # reads this when it is imported, which PEFT does.
@@ -16,6 +17,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+# Started in the background by a shell, the tests would ignore Ctrl-C, and with them what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -1,10 +1,8 @@
-"""The arms of an ablation: settings that are compared, from a grid, a file, or a preset.
-
-Read by whoever only looks at an ablation, too: what loads torch is imported by the presets that need it.
-"""
+"""The arms of an ablation: settings that are compared, from a grid, a file, or a preset."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparta_lite.campaign.config import Config, load_config, read_yaml
+from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.errors import SpartaError
 
 _NAME = re.compile(r"\w[\w.,=+-]*")
@@ -62,6 +61,15 @@ def load_arms(config: Path | None, sets: Sequence[str], named: Mapping[str, Assi
             raise SpartaError(f"arm {name}: {str(error).replace('--set ', '')}") from error
         arms.append(Arm(name, settings, own.model_copy(update={"seed": shared.seed})))
     return tuple(arms)
+
+
+@contextlib.contextmanager
+def of_arm(name: str) -> Iterator[None]:
+    """Say which arm it is that is refused."""
+    try:
+        yield
+    except SpartaError as error:
+        raise SpartaError(f"arm {name}: {error}") from error
 
 
 def grid(vary: Sequence[str]) -> dict[str, Assignments]:
@@ -117,16 +125,12 @@ def _matchmaking(config: Config) -> dict[str, Assignments]:
 
 def _size(config: Config) -> dict[str, Assignments]:
     """The whole tribe, half of it, and three: the fewest that can duel, for two fight and one judges."""
-    from sparta_lite.campaign.tribe import find_tribe
-
     full = len(find_tribe(config))
     return {f"size={size}": (f"tribe.size={size}",) for size in _falling(full, full // 2, 3) if size >= 3}
 
 
 def _diversity(config: Config) -> dict[str, Assignments]:
     """Tribes of one size made of ever fewer different adapters: the first ones, under several names each."""
-    from sparta_lite.campaign.tribe import find_tribe
-
     places = find_tribe(config)
     if None in places.values():
         raise SpartaError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from sparta_lite.ablation.arms import of_arm
 from sparta_lite.ablation.grid import Grid, Run, is_finished, state
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event
@@ -78,9 +78,9 @@ def run_all(grid: Grid, listener: Listener) -> None:
         finished = is_finished(run)
         if not finished:
             begun = state(run) is not None
-            listener(RunBegins(run, number, len(runs), begun))
             torch.set_num_threads(threads)  # an arm that does not set them shall not inherit another's
             try:
+                listener(RunBegins(run, number, len(runs), begun))  # may read what an earlier try has left
                 run_on(kept, run.config, run.path, begun, listener)
             except SpartaError as error:
                 failed.setdefault(str(error), []).append(f"{run.arm}, seed {run.config.seed}")
@@ -121,7 +121,7 @@ def _checked(grid: Grid) -> dict[str, Key]:
     for place, arm in enumerate(grid.arms):
         runs = (grid.run(place, number) for number in range(grid.seeds))
         if (ahead := next((run for run in runs if not is_finished(run)), None)) is not None:
-            with _of_arm(arm.name):
+            with of_arm(arm.name):
                 needs[arm.name] = _needs(ahead.config)
     first = next(iter(needs), None)
     for name, own in needs.items():
@@ -149,15 +149,6 @@ def _needs(config: Config) -> _Needs:
     planned(config, choices)
     questions = tuple((task.name, len(task.questions)) for task in tasks)
     return _Needs(base_key(config, choices), choices.trainer, questions)
-
-
-@contextlib.contextmanager
-def _of_arm(name: str) -> Iterator[None]:
-    """Say which arm it is that is refused."""
-    try:
-        yield
-    except SpartaError as error:
-        raise SpartaError(f"arm {name}: {error}") from error
 
 
 def _require_same(run: Run) -> None:

@@ -65,7 +65,7 @@ def learn(
     elif not any(cosine(update, updates, settings.warmup) for update in range(updates)):
         arena.listener(
             Warned(
-                f"iteration {iteration + 1}: nothing is learned: its {len(pairs)} pairs make one optimizer "
+                f"iteration {iteration + 1}: nothing is learned: its pairs ({len(pairs)}) make one optimizer "
                 "step, and the warm-up begins at learning rate 0; set training.warmup to 0, lower "
                 "training.batch, or raise duels"
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparta_lite.campaign.sources import require_sources
+from sparta_lite.campaign.store import ABLATION
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.commands.run import INTERRUPTED
@@ -75,6 +76,7 @@ def ablate(
         name = f"{config.stem if config else 'pocket'}-{preset or 'ablation'}"
         root = _free(out) if out else places.fresh(name)
         grid = new_grid(root, made, _SEEDS if seeds is None else seeds, paired)
+    _require_sources(grid)
     _run(grid, plain)
 
 
@@ -87,18 +89,10 @@ def _arms(
         named = from_preset(preset, config, sets)
     else:
         named = grid(vary) if file is None else from_file(file)
-    found = load_arms(config, sets, named)
-    for arm in found:
-        try:
-            require_sources(arm.config)
-        except SpartaError as error:
-            raise SpartaError(f"arm {arm.name}: {error}") from error
-    return found
+    return load_arms(config, sets, named)
 
 
 def _free(out: Path) -> Path:
-    from sparta_lite.campaign.store import ABLATION
-
     if (out / ABLATION).exists():
         raise SpartaError(f"{out}: holds an ablation; go on with it by --resume, or give another --out")
     places.require_free(out)
@@ -107,13 +101,23 @@ def _free(out: Path) -> Path:
 
 def _newest_unfinished() -> Path:
     from sparta_lite.ablation.grid import is_finished, open_grid
-    from sparta_lite.campaign.store import ABLATION
 
     found = sorted(places.RUNS.glob(f"*/{ABLATION}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for record in found:
         if not all(map(is_finished, open_grid(record.parent).runs())):
             return record.parent
     raise SpartaError(f"{places.RUNS}/: holds no unfinished ablation; name one with --out")
+
+
+def _require_sources(grid: Grid) -> None:
+    """Refuse an arm that lacks something on this machine; finished runs need nothing of it."""
+    from sparta_lite.ablation.arms import of_arm
+    from sparta_lite.ablation.grid import is_finished
+
+    for run in grid.runs():
+        if not is_finished(run):
+            with of_arm(run.arm):
+                require_sources(run.config)
 
 
 def _run(grid: Grid, plain: bool) -> None:
@@ -145,7 +149,8 @@ def _run(grid: Grid, plain: bool) -> None:
         write_results(grid.root, summary)
         write_ablation_report(grid.root, grid.root / "report.html")
     except KeyboardInterrupt as error:
-        advice = f"; go on with `sparta-lite ablate --resume --out {place}`" if grid.root.exists() else ""
+        begun = (grid.root / ABLATION).exists()
+        advice = f"; go on with `sparta-lite ablate --resume --out {place}`" if begun else ""
         typer.echo(f"interrupted{advice}", err=True)
         raise typer.Exit(INTERRUPTED) from error
     console.print(table(summary))

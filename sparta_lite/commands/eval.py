@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.data.rows import require_source
@@ -66,10 +68,10 @@ def evaluate(
         require_source(file)
     named = None if tasks is None else _listed(tasks, "--tasks")
     quiet_libraries()
-    finished = open_run(run, iteration)
-    names = _chosen(finished, adapters)
     # The harness draws a bar per task and adapter; its turns are lines of ours. tqdm reads this on import.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    finished = open_run(run, iteration)
+    names = _chosen(finished, adapters)
     from sparta_lite.outcome import evaluation
     from sparta_lite.outcome.harness import Order, require_harness
 
@@ -141,7 +143,7 @@ def _report(record: Mapping[str, Any]) -> str:
         value, lost = ("mean score", "failed") if task["judged"] else ("accuracy", "unparsed")
         rows: list[tuple[Any, ...]] = [
             (
-                _named(record, name),
+                name,
                 figures["accuracy"],
                 _interval(figures["interval"]),
                 f"{figures['unparsed']:,}",
@@ -149,18 +151,18 @@ def _report(record: Mapping[str, Any]) -> str:
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
         lines += ["", f"{task['task']}, {_questions(task['items'])}"]
-        lines += _table((value, "95 % interval", lost), rows, higher=True)
+        lines += _table(record, (value, "95 % interval", lost), rows, higher=True)
     if record["tasks"]:
-        lines += ["", f"intervals: {record['intervals']}"]
+        lines += ["", *_wrapped(f"intervals: {record['intervals']}")]
     for task in (record["harness"] or {}).get("tasks", []):
         kept = "" if task["filter"] == "none" else f" ({task['filter']})"
         rows = [
-            (_named(record, name), figures["value"], _number(figures["stderr"]))
+            (name, figures["value"], _number(figures["stderr"]))
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
         questions = "" if task["items"] is None else f", {_questions(task['items'])}"
         lines += ["", f"{task['task']}, {task['fewshot'] or 0}-shot{questions}, by lm-evaluation-harness"]
-        lines += _table((f"{task['metric']}{kept}", "± stderr"), rows, task["higher_is_better"])
+        lines += _table(record, (f"{task['metric']}{kept}", "± stderr"), rows, task["higher_is_better"])
     return "\n".join(lines)
 
 
@@ -178,27 +180,36 @@ def _named(record: Mapping[str, Any], name: str) -> str:
     return f"{name} (hostile)" if name in record["hostile"] else name
 
 
-def _table(titles: Sequence[str], rows: Sequence[tuple[Any, ...]], higher: bool | None) -> list[str]:
-    """Rows of name, value and further columns, the best value first and marked, the bare base last.
+def _table(
+    record: Mapping[str, Any], titles: Sequence[str], rows: Sequence[tuple[Any, ...]], higher: bool | None
+) -> list[str]:
+    """Rows of name, value and further columns, the best value first, the bare base last.
 
-    Where all are alike nothing is marked, and where it is not known which way is better the order stays too.
+    The best adapter that is not hostile is marked. Where all are alike nothing is marked, and where it is not
+    known which way is better the order stays too.
     """
     *tribe, base = rows
-    known = [row[1] for row in tribe if row[1] is not None]
+    known = [row[1] for row in tribe if row[1] is not None and row[0] not in record["hostile"]]
     best = None if higher is None or len(set(known)) < 2 else (max if higher else min)(known)
     if higher is not None:
         sign = -1 if higher else 1
         tribe.sort(key=lambda row: (row[1] is None, 0.0 if row[1] is None else sign * row[1]))
     cells = [("", "adapter", *titles)]
     for name, value, *others in (*tribe, base):
-        marked = best is not None and value == best and name != _BASE
-        cells.append(("*" if marked else "", name, _number(value), *others))
+        marked = best is not None and value == best and name not in (*record["hostile"], _BASE)
+        cells.append(("*" if marked else "", _named(record, name), _number(value), *others))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         f"{mark:1} {name:{widths[1]}}  "
         + "  ".join(f"{cell:>{width}}" for cell, width in zip(numbers, widths[2:], strict=True))
         for mark, name, *numbers in cells
     ]
+
+
+def _wrapped(text: str) -> list[str]:
+    """In lines that the terminal has room for."""
+    console = Console()
+    return [line.plain.rstrip() for line in Text(text).wrap(console, console.width)]
 
 
 def _interval(interval: Sequence[float] | None) -> str:

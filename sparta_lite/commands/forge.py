@@ -66,8 +66,8 @@ def adapters(
         raise SpartaError("forge: --lr and --alpha must be above 0")
     if data != TULU_V2:
         require_source(data)
-    quiet_libraries()
     require_base(base)
+    quiet_libraries()
     from sparta_lite.campaign.forging import ForgePlan, forge_tribe
     from sparta_lite.training.sft import SftSettings
 

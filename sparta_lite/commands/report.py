@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparta_lite.campaign.store import ABLATION
 from sparta_lite.commands.quiet import quiet_libraries
 
 
@@ -20,7 +21,6 @@ def report(
 ) -> None:
     """Write what a run or an ablation came to as one HTML file that needs no network."""
     quiet_libraries()
-    from sparta_lite.campaign.store import ABLATION
     from sparta_lite.show.report.page import write_ablation_report, write_run_report
 
     place = out or directory / "report.html"

@@ -50,7 +50,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         "| run | |",
         "| --- | --- |",
         f"| base | {_name(config.base)}, {held} |",
-        f"| tribe | {', '.join(finished.tribe)} |",
+        f"| tribe | {', '.join(_member(finished, each) for each in finished.tribe)} |",
         f"| seed | {config.seed} |",
         f"| iterations | {finished.iteration} |",
         f"| duels | {duels} |",
@@ -62,6 +62,10 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         *_evaluation(finished, name),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _member(finished: Finished, name: str) -> str:
+    return f"{name} (hostile)" if name in finished.hostile else name
 
 
 def _metadata(finished: Finished, form: str) -> dict[str, Any]:

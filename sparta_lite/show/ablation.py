@@ -119,9 +119,11 @@ class AblationView:
         """What the adapters came to that the run is judged by, and how long it took."""
         parts = []
         for task, figures in self._values.items():
-            values = [each for name, each in self._board.judged_by(figures).items() if each is not None]
-            if values:
-                parts.append(f"{clean(task)} mean {fmean(values):.3f}, best {max(values):.3f}")
+            values = list(self._board.judged_by(figures).values())
+            known = [value for value in values if value is not None]
+            measured = len(known) == len(values)  # a mean of what is not known is not known
+            said = f"mean {fmean(known):.3f}, best {max(known):.3f}" if measured else "not measured"
+            parts.append(f"{clean(task)} {said}")
         reached = f"ends: {'; '.join(parts)}" if parts else "ends"
         return f"{reached} ({duration(time.monotonic() - self._began)})"
 

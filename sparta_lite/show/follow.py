@@ -49,9 +49,9 @@ class Tail:
         try:
             row: Any = json.loads(line)
             event = from_row(row)
-        except (ValueError, SpartaError) as error:
+            self.latest = float(row["time"])
+        except (ValueError, TypeError, KeyError, SpartaError) as error:
             raise SpartaError(f"{self._path}, line {self._line}: {error}") from error
-        self.latest = float(row["time"])
         if isinstance(event, RunStarted):
             self.started = self.latest
         return event

@@ -96,7 +96,10 @@ def overview(run: Path) -> Overview:
     try:
         return _overview(run)
     except SpartaError as error:
-        return Overview(run, "unreadable", 0, None, None, None, None, None, None, None, str(error))
+        note = str(error)
+    except (KeyError, TypeError, AttributeError) as error:  # valid JSON that is not a run's
+        note = f"its files were changed or are damaged ({type(error).__name__}: {error})"
+    return Overview(run, "unreadable", 0, None, None, None, None, None, None, None, note)
 
 
 def _overview(run: Path) -> Overview:

@@ -70,7 +70,8 @@ def _weights(board: Board) -> Text:
 def _accuracies(board: Board, history: tuple[HeldOut, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style=FAINT)
     table.add_column("iterations", justify="right")
-    table.add_column("mean" if board.learner is None else clean(board.learner), justify="right", style=STRONG)
+    of_whom = Text("mean" if board.learner is None else clean(board.learner))
+    table.add_column(of_whom, justify="right", style=STRONG)
     for title in (*(("best", "worst") if board.learner is None else ()), "best init", "bare base"):
         table.add_column(title, justify="right")
     best_init = "–" if board.best_init is None else f"{board.best_init:.3f}"

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from sparta_lite.campaign.events import (
     Evaluated,
     Event,
+    LearnsAlone,
     PhaseFinished,
     RunStarted,
     Scored,
@@ -22,6 +23,7 @@ from sparta_lite.campaign.events import (
     TrainingStep,
 )
 from sparta_lite.errors import SpartaError
+from sparta_lite.show.state import Board
 
 PROJECT = "sparta-lite"
 _MODULES = {"trackio": "trackio", "tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
@@ -48,15 +50,28 @@ class Course:
         self._told: set[tuple[str, int, str]] = set()
         self._steps: dict[int, int] = {}
         """Optimizer steps of every iteration."""
+        self._board = Board()
+        """Knows by whom the run is judged."""
+        self._unclaimed: dict[str, Mapping[str, float]] = {}
+        """Task -> what was measured before it was told who learns alone."""
 
     def update(self, event: Event) -> Point | None:
         """The points that ``event`` adds; None where it adds none, or a resumed run only repeats it."""
+        self._board.update(event)
         match event:
             case Evaluated(iteration=iteration, accuracy=accuracy, base=base, task=task):
                 if self._is_new("accuracy", iteration, task) and accuracy:
                     values = {f"accuracy/{task}/{name}": value for name, value in accuracy.items()}
-                    means = {f"mean/{task}": fmean(accuracy.values()), f"base/{task}": base}
-                    return Point(values | means, "iteration", iteration)
+                    values[f"base/{task}"] = base
+                    if self._board.baseline is None or self._board.learner is not None:
+                        values[f"mean/{task}"] = fmean(self._board.judged_by(accuracy).values())
+                    else:
+                        self._unclaimed[task] = accuracy
+                    return Point(values, "iteration", iteration)
+            case LearnsAlone(adapter=adapter):
+                if self._is_new("mean", 0, "") and self._unclaimed:
+                    means = {f"mean/{task}": first[adapter] for task, first in self._unclaimed.items()}
+                    return Point(means, "iteration", 0)
             case Scored(iteration=iteration, scores=scores, task=task):
                 known = {name: score for name, score in scores.items() if score is not None}
                 if self._is_new("score", iteration, task) and known:

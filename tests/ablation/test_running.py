@@ -17,10 +17,12 @@ from sparta_lite.ablation.grid import Grid, extended, new_grid, open_grid
 from sparta_lite.ablation.running import RunBegins, RunEnds, RunFails, run_all
 from sparta_lite.campaign import keeping
 from sparta_lite.campaign.config import Config, load_config, show_config
+from sparta_lite.campaign.events import Evaluated
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, write_text
+from sparta_lite.show.ablation import AblationTrackers
 
 VARY = "reputation.scale=20,0.1"
 TIMED = ("run.json", "events.jsonl", "lock")
@@ -141,6 +143,45 @@ def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
         (each.run.arm, each.run.config.seed, each.resumed) for each in told if isinstance(each, RunBegins)
     ]
     assert again == [("scale=0.1", 0, True), ("scale=20", 1, True), ("scale=0.1", 1, True)]
+
+
+def test_what_a_failed_run_has_learned_is_not_in_the_next_one(
+    whole: Whole, tiny_config: Path, tmp_path: Path
+) -> None:
+    """The first run fails behind its training: on the same base the next is as if there had been none."""
+
+    def fail(event: object) -> None:
+        if isinstance(event, Evaluated) and event.iteration == 1 and not (root / "scale=0.1/seed-0").exists():
+            raise SpartaError("no space left")
+
+    root = tmp_path / "failing"
+    with pytest.raises(SpartaError, match=r"1 of 2 runs failed.*scale=20, seed 0: no space left"):
+        run_all(made(tiny_config, root, seeds=1), fail)
+    assert read_json(root / "scale=20/seed-0/run.json")["status"] == "failed"
+    assert contents(root / "scale=0.1/seed-0") == contents(whole.grid.root / "scale=0.1/seed-0")
+    run_all(open_grid(root), ignore)
+    assert contents(root / "scale=20/seed-0") == contents(whole.grid.root / "scale=20/seed-0")
+
+
+def test_a_run_whose_events_are_damaged_holds_up_no_other(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trackers read them as soon as the run begins."""
+    ablation = made(tiny_config, tmp_path / "out", seeds=1)
+    broken, sound = ablation.runs()
+    Store(broken.path).update_run(format=FORMAT, status="interrupted")
+    write_text(broken.path / "config.yaml", show_config(broken.config))
+    write_text(broken.path / "events.jsonl", "{\n")
+    ran: list[Path] = []
+    monkeypatch.setattr(
+        "sparta_lite.ablation.running.run_on", lambda kept, config, path, *_: ran.append(path)
+    )
+    with (
+        AblationTrackers(ablation) as tracked,
+        pytest.raises(SpartaError, match=r"1 of 2 runs failed.*events\.jsonl, line 1: not valid JSON"),
+    ):
+        run_all(ablation, tracked)
+    assert ran == [sound.path]
 
 
 def test_ctrl_c_is_no_failure_of_a_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import types
@@ -19,6 +20,7 @@ from sparta_lite.campaign import loop
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.events import Evaluated, RunStarted
 from sparta_lite.campaign.learning import learn
+from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
@@ -108,6 +110,27 @@ def test_a_resumed_ablation_knows_its_arms_and_takes_more(grids: list[Grid]) -> 
     assert "the arm duels=5 was started with other settings" in again.stderr
 
 
+def test_only_runs_that_are_not_finished_need_their_adapters(
+    grids: list[Grid], tmp_path: Path, adapter_paths: dict[str, Path]
+) -> None:
+    """An arm that came to its end may have lost what it began with; one that has runs ahead may not."""
+    for arm in ("old", "new"):
+        for name, path in adapter_paths.items():
+            shutil.copytree(path, tmp_path / arm / name)
+    given = ["--vary", "tribe.adapters=old,new", "--seeds", "1", "--out", "there"]
+    call(*given)
+    old = next(grids[0].runs())
+    Store(old.path).update_run(format=FORMAT, status="finished")
+    shutil.rmtree(tmp_path / "old")
+    assert "it ends here" in call("--resume", "--out", "there").stderr
+    assert "it ends here" in call("--resume", *given).stderr
+    shutil.rmtree(tmp_path / "new")
+    for resumed in (["--resume", "--out", "there"], ["--resume", *given]):
+        refused = call(*resumed).stderr
+        assert refused.startswith("error: arm adapters=new: tribe.adapters: ")
+    assert len(grids) == 3
+
+
 def test_resume_alone_takes_the_newest_unfinished_ablation(grids: list[Grid]) -> None:
     for age, name in enumerate(("new", "old")):
         call("--vary", "duels=5,6", "--out", f"runs/{name}")
@@ -134,6 +157,16 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("--preset", "reputation", "--out", "my runs")
     assert result.exit_code == 130
     assert result.stderr == "interrupted; go on with `sparta-lite ablate --resume --out 'my runs'`\n"
+
+
+def test_ctrl_c_before_anything_stands_there_advises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(grid: Grid, listener: Listener) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run_all", interrupt)
+    Path("there").mkdir()
+    result = call("--preset", "reputation", "--out", "there")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
 @pytest.fixture

@@ -151,6 +151,21 @@ def test_the_table_says_when_and_who_is_hostile(
     assert [line.lstrip("* ").split()[0] for line in lines if "(hostile)" in line] == ["words"]
 
 
+def test_the_best_is_not_hostile_and_the_lines_are_short(
+    pocket_run: Path, initial: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    [task] = initial["tasks"]
+    values = {"capitals": 0.25, "words": 0.75, "french": 0.5}
+    results = {name: {**task["results"][name], "accuracy": value} for name, value in values.items()}
+    found = {**initial, "run": "x", "hostile": ["words"], "tasks": [{**task, "results": results}]}
+    monkeypatch.setattr(evaluation, "measure", lambda *_: found)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call(pocket_run, "--out", tmp_path / "x.json").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("*")] == ["french"]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).count("percentile bootstrap over the questions for a mean score") == 1
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

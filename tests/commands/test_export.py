@@ -118,6 +118,14 @@ def test_a_card_says_what_the_run_was(measured: Path) -> None:
     assert data.tags == ["sparta-lite", "sppo", "lora"]
 
 
+def test_a_card_names_the_hostile_adapters(measured: Path) -> None:
+    assert "| tribe | ada, ben, cyd |" in model_card(changed(measured), "ada", "peft")
+    tribe = changed(measured).config.tribe.model_copy(update={"hostile": 2})
+    text = model_card(changed(measured, tribe=tribe), "ada", "peft")
+    assert "| tribe | ada, ben (hostile), cyd (hostile) |" in text
+    assert "| 0.250 | 0.500 | 0.250 (ada) | 0.375 |" in text
+
+
 def test_an_earlier_iteration_says_what_was_measured_then(measured: Path, tmp_path: Path) -> None:
     assert export(measured, "--adapter", "cyd", "--iteration", 0, "--out", tmp_path / "cyd").exit_code == 0
     _, text = card(tmp_path / "cyd")

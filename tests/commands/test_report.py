@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from html import unescape
 from pathlib import Path
 from statistics import fmean
 
@@ -142,6 +143,28 @@ def shown(run: Path) -> tuple[dict[str, str], set[str], str]:
     tiles = re.findall(r'class="label">([^<]*)</span><span class="value [a-z]+">([^<]*)<', text)
     lines = {line.name for part in parts for line in part.figures.get("accuracy-0", go.Figure()).data}
     return dict(tiles), lines, text
+
+
+def test_every_name_has_its_own_place_on_an_axis() -> None:
+    tribe = ("7", "2024-01-05", "a<b>" + 50 * "x" + "-1", "a<b>" + 50 * "x" + "-2")
+    figure = figures.wins(tribe, [])
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert axis.type == "category"
+        assert list(axis.tickvals) == list(figure.data[0].x)
+        assert axis.ticktext[:2] == ("7", "2024-01-05")
+        assert [text[:7] + text[-3:] for text in axis.ticktext[2:]] == ["a&lt;b&x-1", "a&lt;b&x-2"]
+        assert all("…" in text and len(unescape(text)) == 40 for text in axis.ticktext[2:])
+
+
+def test_the_audit_says_what_was_not_compared_and_who_was_heard(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "audited"
+    shutil.copytree(run, copy)
+    audit = {"hostile": ["ben"], "injection": {"duels": 3}, "layout": None, "layout_missing": "no <turns>"}
+    for record, said in ((audit, True), ({**audit, "hostile": [], "layout_missing": None}, False)):
+        (copy / "audit.json").write_text(json.dumps(record))
+        text = "".join(part.html for part in run_parts(read_run(copy)))
+        assert ("The layouts are not compared: no &lt;turns&gt;." in text) is said
+        assert ("hears hostile judges as if they were not" in text) is said
 
 
 def test_a_baseline_s_page_speaks_of_the_one_that_learned(run: Path, tmp_path: Path) -> None:

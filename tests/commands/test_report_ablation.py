@@ -22,8 +22,9 @@ from sparta_lite.ablation.summary import summarize, write_results
 from sparta_lite.campaign.store import FORMAT
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, write_json, write_lines
+from sparta_lite.files import read_json, read_lines, write_json, write_lines
 from sparta_lite.show.report import ablation_figures
+from sparta_lite.show.report.ablation import ablation_parts, read_ablation
 from sparta_lite.show.report.page import write_ablation_report
 
 from .browser import look, needs_chromium
@@ -147,10 +148,42 @@ def test_the_command_on_the_page_takes_the_settings_along(page: Path, tmp_path: 
     assert last == "sparta-lite ablate --resume --out again"
 
 
+def test_a_judged_task_that_nobody_measured_has_no_figures(tmp_path: Path) -> None:
+    """Beside one that was: two tasks, one of them with scores, and a single seed."""
+    made = new_grid(tmp_path / "two", load_arms(None, [], dict.fromkeys(["7", "2024-01-05"], ())), 1, True)
+    made.write()
+    for run in made.runs():
+        run.path.mkdir(parents=True)
+        leave_run(run.path, (0.75, 0.5))
+        rows = read_lines(run.path / "metrics.jsonl")
+        for row in rows:
+            if row["kind"] == "evaluation":
+                tales = {"task": "tales", "judged": True, "accuracy": {"ada": None, "ben": 5.0}, "base": None}
+                row["tasks"].append({**row["tasks"][0], **tales})
+        write_lines(run.path / "metrics.jsonl", rows)
+    write_results(made.root, summarize(made))
+    parts = ablation_parts(read_ablation(made.root), tmp_path)
+
+    drawn = {name: figure for part in parts for name, figure in part.figures.items()}
+    assert set(drawn) == {"difference-0", "course-0", "course-1", "costs"}
+    text = "".join(part.html for part in parts)
+    assert set(re.findall(r'id="chart-([a-z0-9-]+)"', text)) == set(drawn)
+    assert "Held-out score: tales" in text
+    assert "No answer of the first arm could be judged." in text
+    assert "1 seed shows no spread to judge it by" in text
+    assert "Measured by quiz." in text
+    assert not re.search(r"\bnan\b|None", text)
+    for name in ("difference-0", "costs"):
+        assert (drawn[name].layout.yaxis.type, drawn[name].layout.yaxis.tickmode) == ("category", "array")
+
+
 def test_what_is_missing_is_named(grid: Grid, tmp_path: Path) -> None:
     root = tmp_path / "cut off"
     shutil.copytree(grid.root, root)
     summary = read_json(root / "summary.json")
+    write_json(root / "summary.json", {**summary, "format": 0})
+    with pytest.raises(SpartaError, match="not of this version's form, 1; finish it first"):
+        write_ablation_report(root, tmp_path / "page.html")
     write_json(root / "summary.json", {**summary, "arms": summary["arms"][:-1]})
     with pytest.raises(SpartaError, match="is older than the last arms or seeds; finish it first"):
         write_ablation_report(root, tmp_path / "page.html")

@@ -157,6 +157,29 @@ def test_runs_are_listed(small_run: Path, tmp_path: Path) -> None:
     assert "not valid JSON" in shown
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", {"status": "finished", "started": "yesterday", "finished": 7}),
+        ("metrics.jsonl", {"kind": "evaluation", "iteration": 0, "loss": 0.5}),
+    ],
+)
+def test_a_foreign_directory_keeps_no_other_run_out_of_the_list(
+    small_run: Path, tmp_path: Path, name: str, content: dict[str, object]
+) -> None:
+    shutil.copytree(small_run, tmp_path / "own")
+    shutil.copytree(small_run, tmp_path / "foreign")
+    (tmp_path / "foreign" / name).write_text(json.dumps(content) + "\n")
+
+    rows = list(map(json.loads, call("list", str(tmp_path), "--json").stdout.splitlines()))
+
+    assert {Path(row["path"]).name: row["state"] for row in rows} == {
+        "foreign": "unreadable",
+        "own": "finished",
+    }
+    assert "its files were changed or are damaged" in rows[0]["note"]
+
+
 def test_the_list_shows_the_accuracy_that_a_run_is_judged_by(small_run: Path, tmp_path: Path) -> None:
     metrics = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     for row in metrics:

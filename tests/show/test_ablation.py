@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from sparta_lite.ablation.grid import Run
 from sparta_lite.ablation.running import AblationEvent, RunBegins, RunEnds, RunFails
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Evaluated, Event, LearnsAlone, RunStarted
+from sparta_lite.campaign.events import Evaluated, Event, LearnsAlone, RunStarted, Scored
 from sparta_lite.show.ablation import AblationView, table
 
 TRIBE = ("a", "b", "c")
@@ -53,6 +53,10 @@ def test_a_run_ends_with_the_accuracy_that_the_table_counts() -> None:
     assert "ends: quiz mean 0.583, best 1.000 (" in healthy[1]
     assert "ends: quiz mean 0.375, best 0.500 (" in spoiled[1]
     assert "ends: quiz mean 0.500, best 0.500 (" in alone[1]
+    judged = Scored(2, {"a": 4.0, "b": None, "c": 6.0}, 3.5, "tales", {"a": 0, "b": 9, "c": 0})
+    half = told(begins, started(), measured, judged, ends)
+    assert "; tales not measured (" in half[1]
+    assert "ends: tales mean 5.000, best 6.000 (" in told(begins, started(hostile=("b",)), judged, ends)[1]
 
 
 def row(arm: str, kind: str = "arm", **changes: Any) -> dict[str, Any]:

@@ -47,9 +47,10 @@ def test_a_resumed_run_cuts_the_unfinished_line_off(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "events.jsonl").write_bytes(line(Warned("one")) + b"{}\n")
-    with pytest.raises(SpartaError, match=r"events\.jsonl, line 2"):
-        Tail(tmp_path).read()
+    for damaged in (b"{}\n", b'{"event": "Warned", "message": "when?"}\n'):
+        (tmp_path / "events.jsonl").write_bytes(line(Warned("one")) + damaged)
+        with pytest.raises(SpartaError, match=r"events\.jsonl, line 2"):
+            Tail(tmp_path).read()
 
 
 def test_the_condition_of_a_run(tmp_path: Path) -> None:

@@ -197,6 +197,18 @@ def test_a_baseline_s_accuracy_is_its_learner_s() -> None:
     assert " b 0.875: +0.125 against best init 0.750" in text
 
 
+def test_a_name_with_brackets_is_no_markup() -> None:
+    state = board(
+        replace(started(), algorithm="spin", tribe=("[red]a", "b")),
+        Evaluated(0, {"[red]a": 0.5, "b": 0.25}, 0.2),
+        LearnsAlone("[red]a"),
+    )
+    console = Console(width=90, record=True, file=io.StringIO())
+    console.print(summary(state))
+    heading = next(line for line in console.export_text().splitlines() if "iterations" in line)
+    assert heading.split() == ["iterations", "[red]a", "best", "init", "bare", "base"]
+
+
 def test_who_learns_alone_is_known_before_the_first_duel() -> None:
     state = board(replace(started(), algorithm="spin"), Evaluated(0, {"a": 0.5, "b": 0.25, "c": 0.75}, 0.2))
     assert (state.baseline, state.learner, state.mark("b")) == ("spin", None, "")

@@ -11,7 +11,9 @@ import pytest
 from sparta_lite.campaign.events import (
     Evaluated,
     Event,
+    LearnsAlone,
     PhaseFinished,
+    RunStarted,
     Scored,
     TrainingStep,
 )
@@ -70,6 +72,30 @@ def test_events_become_points() -> None:
         steps = 5 if iteration == 1 else 3
         point = course.update(TrainingStep(iteration, step, steps, {"a": 0.7}, {"a": 0.1}))
         assert point == Point({"loss/a": 0.7, "margin/a": 0.1}, "update", at)
+
+
+def started(**changes: Any) -> RunStarted:
+    return RunStarted("run", "base", "cpu", ("a", "b", "c"), 2, 10, 1, resumed=False, **changes)
+
+
+def told(course: Course, *events: Event) -> list[dict[str, float]]:
+    """The points' values."""
+    points = (course.update(event) for event in events)
+    return [point.values for point in points if point is not None]
+
+
+def test_the_mean_is_of_those_that_a_run_is_judged_by() -> None:
+    first, last = (Evaluated(at, {"a": 0.5, "b": 0.25, "c": 1.0}, 0.125) for at in (0, 1))
+    healthy = told(Course(), started(hostile=("c",)), first)
+    assert [values["mean/pocket"] for values in healthy] == [0.375]
+    assert healthy[0]["accuracy/pocket/c"] == 1.0
+
+    course, begun = Course(), started(algorithm="spin")
+    before, claimed, after = told(course, begun, first, LearnsAlone("b"), last)
+    assert "mean/pocket" not in before
+    assert claimed == {"mean/pocket": 0.25}
+    assert after["mean/pocket"] == 0.25
+    assert told(course, begun, first, LearnsAlone("b"), last) == []
 
 
 def test_both_online_trackers_stay_at_home_and_are_told_alike(

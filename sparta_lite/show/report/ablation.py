@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sparta_lite.ablation.grid import Grid, is_finished, open_grid
+from sparta_lite.ablation.summary import FORMAT
 from sparta_lite.campaign.store import Store
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json
@@ -20,7 +21,7 @@ from sparta_lite.show.report.html import Html, chart, folded, join, note, paragr
 from sparta_lite.show.report.parts import NONE, Part, dotted, number
 
 _SUMMARY = "summary.json"
-_KEYS = ("seeds", "versions", "intervals", "arms", "rows")
+_KEYS = ("format", "seeds", "versions", "intervals", "arms", "rows")
 
 _WORDS = {"higher": "Higher", "lower": "Lower"}
 """Verdicts that stand at the head of the list, and the words there; others are their own words."""
@@ -67,6 +68,8 @@ def read_ablation(root: Path) -> AblationFiles:
     if not (root / _SUMMARY).is_file():
         raise SpartaError(f"{root}: all runs are finished but not summed up (no {_SUMMARY}); {advice}")
     summary = read_json(root / _SUMMARY, _KEYS)
+    if summary["format"] != FORMAT:
+        raise SpartaError(f"{root / _SUMMARY}: not of this version's form, {FORMAT}; {advice}")
     if [arm["name"] for arm in summary["arms"]] != [arm.name for arm in grid.arms] or (
         summary["seeds"] != grid.seeds
     ):
@@ -98,22 +101,24 @@ def ablation_parts(found: AblationFiles, place: Path) -> list[Part]:
         place: the directory that the page will stand in; its links are relative to it.
     """
     tasks = [(task["task"], task["judged"]) for task in found.summary["arms"][0]["runs"][0]["tasks"]]
-    parts = [_result(found, number, *task) for number, task in enumerate(tasks)]
+    parts = [_result(found, which, task, judged) for which, (task, judged) in enumerate(tasks)]
     parts.append(_courses(found, [name for name, _ in tasks]))
     return [*parts, _cost(found), _runs(found, place), _again(found)]
 
 
-def _result(found: AblationFiles, place: int, task: str, judged: bool) -> Part:
+def _result(found: AblationFiles, which: int, task: str, judged: bool) -> Part:
     rows = found.rows(task)
-    name = f"difference-{place}"
+    drawn = {}
+    if any(row["difference"] is not None for row in rows):
+        drawn[f"difference-{which}"] = ablation_figures.differences(rows, judged)
     body = [
         _verdict(found, rows),
         _groups(found, rows),
-        chart(name, f"{task}: every arm's difference to the first"),
+        *(chart(name, f"{task}: every arm's difference to the first") for name in drawn),
         *_tables(found, rows),
     ]
     title = f"Held-out {'score' if judged else 'accuracy'}: {task}"
-    return Part(section(f"result-{place}", title, *body), {name: ablation_figures.differences(rows, judged)})
+    return Part(section(f"result-{which}", title, *body), drawn)
 
 
 def _verdict(found: AblationFiles, rows: Sequence[Row]) -> Html:
@@ -223,7 +228,8 @@ def _runs(found: AblationFiles, place: Path) -> Part:
                 ]
             )
     head = ["arm", "run", "mean", "worst", "best", "seconds"]
-    said = note("The links work while this file and the runs stay where they are.")
+    task = found.summary["rows"][0]["task"]
+    said = note(f"Measured by {task}. The links work while this file and the runs stay where they are.")
     title = f"All {len(cells):,} runs"
     return Part(section("runs", title, folded("Accuracy and files", table(head, cells, texts=2), said)), {})
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sparta_lite.show.report.figures import blank, by_iteration, colour, curve, reference, short
+from sparta_lite.show.report.figures import (
+    blank,
+    by_iteration,
+    by_name,
+    colour,
+    curve,
+    reference,
+    short,
+    shortened,
+)
 from sparta_lite.show.state import PHASES
 
 _ROW = 34  # pixels of one arm's line
@@ -27,7 +36,8 @@ def differences(rows: Sequence[Mapping[str, Any]], judged: bool) -> go.Figure:
     """
     compared = [(place, row) for place, row in enumerate(rows) if row["difference"] is not None]
     what = "mean score" if judged else "held-out accuracy"
-    figure = blank(f"{what}, difference to {html.escape(rows[0]['arm'])}", "", 80 + _ROW * len(compared))
+    first = html.escape(shortened(rows[0]["arm"]))
+    figure = blank(f"{what}, difference to {first}", "", 80 + _ROW * len(compared))
     for place, row in compared:
         is_arm = row["kind"] == "arm"
         trace = go.Scatter(
@@ -37,7 +47,7 @@ def differences(rows: Sequence[Mapping[str, Any]], judged: bool) -> go.Figure:
             marker={"size": 10, "symbol": "circle" if row["separable"] else "circle-open"},
             name=html.escape(row["arm"]),
             meta={"colour": colour(place), "adapter": row["arm"]} if is_arm else {"colour": "faint"},
-            hovertemplate=f"%{{y}}: %{{x:+.3f}}, {row['verdict']}<extra></extra>",
+            hovertemplate=f"{html.escape(row['arm'])}: %{{x:+.3f}}, {row['verdict']}<extra></extra>",
         )
         if row["low"] is not None:
             above, below = row["high"] - row["difference"], row["difference"] - row["low"]
@@ -46,9 +56,8 @@ def differences(rows: Sequence[Mapping[str, Any]], judged: bool) -> go.Figure:
         figure.add_trace(trace)
     figure.add_vline(x=0, line={"width": 1.5, "color": "rgba(128,128,128,0.6)"})
     figure.update_xaxes(tickformat="+.2~f", zeroline=False)
-    figure.update_yaxes(
-        autorange="reversed", showgrid=False, ticklabelstandoff=8, type="category", tickmode="linear"
-    )
+    names = by_name([row["arm"] for _, row in compared])
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8, **names)
     return figure
 
 
@@ -101,9 +110,8 @@ def costs(arms: Sequence[Mapping[str, Any]]) -> go.Figure:
             )
         )
     figure.update_layout(barmode="stack", showlegend=True, bargap=0.4)
-    figure.update_yaxes(
-        autorange="reversed", showgrid=False, ticklabelstandoff=8, type="category", tickmode="linear"
-    )
+    names = by_name([arm["name"] for arm in arms])
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=8, **names)
     return figure
 
 

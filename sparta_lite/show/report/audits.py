@@ -42,6 +42,10 @@ def audit_part(run: RunFiles, audit: Mapping[str, Any]) -> Part:
             said = _target(value)
             rest = {name: each for name, each in value.items() if not said or name not in _TARGET}
             body += [tag("h3", _words(key).capitalize()), *said, *_anything(run, rest)]
+    if audit.get("layout_missing"):
+        body.append(note(f"The layouts are not compared: {audit['layout_missing']}."))
+    if audit.get("hostile") and audit.get("injection"):
+        body.append(note("What was judged anew hears hostile judges as if they were not."))
     body.append(note(_MEANING))
     if isinstance(audit.get("intervals"), str):
         body.append(note(f"Intervals: {audit['intervals']}."))

@@ -23,6 +23,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _DODGE = 0.3  # iterations between the first adapter's bars and the last one's
 _DIGITS = 5
 """Significant digits of what is drawn. Names are escaped: Plotly reads some HTML in its texts."""
+_NAME = 40
+"""Characters of a name beside an axis; of a longer one both ends are kept."""
 
 Interval = tuple[float, float]
 Point = tuple[str, float, Interval | None, str]
@@ -141,10 +143,8 @@ def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
             meta={"colour": "diverging"},
         )
     )
-    figure.update_xaxes(side="top", tickangle=-45, showgrid=False, tickmode="linear", ticks="")
-    figure.update_yaxes(
-        autorange="reversed", showgrid=False, tickmode="linear", ticks="", ticklabelstandoff=6
-    )
+    figure.update_xaxes(side="top", tickangle=-45, showgrid=False, ticks="", **by_name(tribe))
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", ticklabelstandoff=6, **by_name(tribe))
     return figure
 
 
@@ -231,6 +231,21 @@ def by_iteration(up: str, last: int, across: str = "iterations", height: int = 3
     figure = blank(across, up, height)
     figure.update_xaxes(tick0=0, dtick=math.ceil(max(last, 1) / 12), tickformat="d")
     return figure
+
+
+def by_name(names: Sequence[str]) -> dict[str, Any]:
+    """Of an axis: one place for every name, also for one that Plotly would take for a number or a date."""
+    return {
+        "type": "category",
+        "tickmode": "array",
+        "tickvals": [html.escape(name) for name in names],
+        "ticktext": [html.escape(shortened(name)) for name in names],
+    }
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the chart beside it."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
 
 
 def curve(
