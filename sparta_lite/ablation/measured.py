@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sparta_lite.campaign.records import who_learns
 from sparta_lite.campaign.store import METRICS_KEYS, Store
 from sparta_lite.files import read_lines
 from sparta_lite.outcome.finished import evaluations
@@ -57,8 +58,8 @@ def judged_by(path: Path) -> list[str]:
     """The adapters that a run's accuracy is that of: those that learned, hostile ones left out."""
     store = Store(path)
     spoilers = store.read_run()["hostile"]
-    learned = [row["learners"] for row in read_lines(store.metrics, METRICS_KEYS) if row["kind"] == "budget"]
-    return [name for name in learned[0] if name not in spoilers]
+    learned = who_learns(read_lines(store.metrics, METRICS_KEYS)) or ()
+    return [name for name in learned if name not in spoilers]
 
 
 def cost(path: Path) -> dict[str, Any]:

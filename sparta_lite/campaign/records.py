@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,11 @@ from sparta_lite.engine.response import Failure, Response
 
 DUEL_KEYS = ("duel", "instruction", "text", "fighters", "responses")
 JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut", "logprobs")
+
+
+def who_learns(metrics: Iterable[Mapping[str, Any]]) -> tuple[str, ...] | None:
+    """The adapters that learn, by the rows of ``metrics.jsonl``; None before a run's first training."""
+    return next((tuple(row["learners"]) for row in metrics if row["kind"] == "budget"), None)
 
 
 @dataclass(frozen=True)

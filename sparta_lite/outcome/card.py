@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.records import who_learns
+from sparta_lite.campaign.settings import POCKET
+from sparta_lite.campaign.store import METRICS_KEYS
 from sparta_lite.files import read_lines
 from sparta_lite.outcome.finished import Finished, evaluations
 
@@ -45,7 +47,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         f"# {name}",
         "",
         f"The adapter `{name}` of a tribe of {len(finished.tribe)}, after {finished.iteration} of "
-        f"{iterations} of {_method(config)}, made with sparta-lite.",
+        f"{iterations} of {_method(finished)}, made with sparta-lite.",
         "",
         "| run | |",
         "| --- | --- |",
@@ -96,11 +98,13 @@ def _not_on_the_hub(base: str) -> list[str]:
     return [f"# base_model: the local directory {_name(base)}; put its id here if the hub has it"]
 
 
-def _method(config: Config) -> str:
-    if config.algorithm == "sparta":
+def _method(finished: Finished) -> str:
+    algorithm = finished.config.algorithm
+    if algorithm == "sparta":
         paper = "[arXiv 2506.04721](https://arxiv.org/abs/2506.04721)"
         return f"SPARTA alignment ({paper}: duels, judgments by the others, DPO on all pairs)"
-    return f"the baseline {config.algorithm}, in which one adapter learns alone"
+    learned = who_learns(read_lines(finished.store.metrics, METRICS_KEYS)) or ("one adapter",)
+    return f"the baseline {algorithm}, in which {learned[0]} learns alone"
 
 
 def _evaluation(finished: Finished, name: str) -> Iterator[str]:

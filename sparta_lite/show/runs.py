@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sparta_lite.campaign.records import who_learns
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines
 
@@ -156,8 +157,6 @@ def _accuracy(metrics: Path, hostile: Collection[str]) -> float | None:
     measured = [row for row in rows if row["kind"] == "evaluation"]
     if not measured:
         return None
-    learned = [row["learners"] for row in rows if row["kind"] == "budget"]
     latest = max(measured, key=lambda row: row["iteration"])["accuracy"]
-    of = learned[0] if learned else latest
-    values = [latest[name] for name in of if name not in hostile]
+    values = [latest[name] for name in who_learns(rows) or latest if name not in hostile]
     return None if None in values or not values else fmean(values)

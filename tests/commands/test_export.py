@@ -108,11 +108,17 @@ def test_a_base_of_the_hub_is_named_in_the_form_that_the_hub_reads(
     assert ("lora" in data.tags) == (form != "merged")
 
 
-def test_a_card_says_what_the_run_was(measured: Path) -> None:
+def test_a_card_says_what_the_run_was(measured: Path, tmp_path: Path) -> None:
     assert "after 1 of 1 iteration of SPARTA alignment" in model_card(changed(measured), "ben", "peft")
-    text = model_card(changed(measured, base="pocket", algorithm="sppo", iterations=8), "ben", "peft")
+    alone = shutil.copytree(measured, tmp_path / "alone")
+    rows = read_lines(alone / "metrics.jsonl")
+    write_lines(
+        alone / "metrics.jsonl",
+        [row | {"learners": ["ben"]} if row["kind"] == "budget" else row for row in rows],
+    )
+    text = model_card(changed(alone, base="pocket", algorithm="sppo", iterations=8), "ada", "peft")
     assert "# base_model: the pocket base, which comes with sparta-lite and is not on the hub" in text
-    assert "after 1 of 8 iterations of the baseline sppo, in which one adapter learns alone" in text
+    assert "after 1 of 8 iterations of the baseline sppo, in which ben learns alone" in text
     data = ModelCard(text).data
     assert data.base_model is None
     assert data.tags == ["sparta-lite", "sppo", "lora"]

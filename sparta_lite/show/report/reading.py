@@ -15,7 +15,7 @@ from sparta_lite.campaign.events import (
     Warned,
     from_row,
 )
-from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment
+from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment, who_learns
 from sparta_lite.campaign.store import METRICS_KEYS, Store
 from sparta_lite.combat import Votes
 from sparta_lite.errors import SpartaError
@@ -123,7 +123,6 @@ def read_run(root: Path) -> RunFiles:
         raise SpartaError(f"{root}: nothing has happened in it yet; report on it when it has begun")
     metrics = read_lines(store.metrics, METRICS_KEYS) if store.metrics.is_file() else []
     measured = {row["iteration"]: row for row in metrics if row["kind"] == "evaluation"}
-    learned = [row["learners"] for row in metrics if row["kind"] == "budget"]
     iterations = _iterations(store)
     plans = [event for event in events if isinstance(event, Planned)]
     return RunFiles(
@@ -132,7 +131,7 @@ def read_run(root: Path) -> RunFiles:
         record=record,
         config=store.config.read_text(encoding="utf-8"),
         started=starts[-1],
-        learners=tuple(learned[0]) if learned else starts[-1].tribe,
+        learners=who_learns(metrics) or starts[-1].tribe,
         start=_ratings(store.read_reputation(0)["before"]) if iterations else {},
         evaluations=tuple(measured[iteration] for iteration in sorted(measured)),
         training=tuple(row for row in metrics if row["kind"] == "training"),
