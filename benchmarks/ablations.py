@@ -66,6 +66,7 @@ def paper() -> dict[str, Assignments]:
         **presets,
         "exp3": ("instructions.kind=exp3", "instructions.group_words=1"),
         "annealed": ("matchmaking.kind=annealed",),
+        "dpo-alone": ("training.sft_weight=0",),
     }
 
 

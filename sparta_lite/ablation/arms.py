@@ -100,6 +100,11 @@ def from_file(path: Path) -> dict[str, Assignments]:
     Raises:
         SpartaError: it cannot be read, or holds something else.
     """
+    if not path.exists():
+        raise SpartaError(
+            f"{path}: no such file; give a YAML file of arms, each a name and its settings such as `small: "
+            "{tribe.size: 5}`, as examples/ablation.yaml is"
+        )
     held = read_yaml(path)
     if not isinstance(held, dict) or not held:
         raise SpartaError(f"{path}: give a mapping of arms, such as `small: {{tribe.size: 5}}`")

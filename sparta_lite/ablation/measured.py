@@ -71,7 +71,7 @@ def cost(path: Path) -> dict[str, Any]:
         phases    phase -> seconds
         answers   generated in its duels; those to held-out questions and of judges are not among them
         references    reference answers that it was shown, as SPIN is
-        updates   optimizer steps of every adapter that learns
+        updates   optimizer steps at a learning rate above 0, of every adapter that learns
     """
     store = Store(path)
     spent: dict[tuple[int, int, str], float] = {}
@@ -95,3 +95,9 @@ def cost(path: Path) -> dict[str, Any]:
         "references": sum(row["reference_answers"] for row in budgets.values()),
         "updates": sum(row["optimizer_steps"] for row in budgets.values()),
     }
+
+
+def warnings(path: Path) -> list[str]:
+    """What a run warned of, each text once, in order."""
+    told = [row["message"] for row in read_lines(Store(path).events) if row["event"] == "Warned"]
+    return list(dict.fromkeys(told))

@@ -44,8 +44,8 @@ def deviation(values: Sequence[float]) -> float | None:
 def paired(values: Sequence[float], others: Sequence[float]) -> Difference:
     """Of ``values`` from ``others``, both in the seeds' order."""
     each = [value - other for value, other in zip(values, others, strict=True)]
-    # Equal differences of counted shares are a coincidence of few seeds, no certainty.
-    if len(each) < 2 or (len(set(each)) == 1 and each[0] != 0):
+    # Equal differences of counted shares, zeros too, are a coincidence of few seeds, no certainty.
+    if len(set(each)) == 1:
         return Difference(fmean(each), None, None)
     half = t_quantile(len(each) - 1) * stdev(each) / math.sqrt(len(each))
     return Difference(fmean(each), _around(fmean(each), half), bootstrap(each))
@@ -58,7 +58,7 @@ def unpaired(values: Sequence[float], others: Sequence[float]) -> Difference:
         return Difference(value, None, None)
     parts = [variance(sample) / len(sample) for sample in (values, others)]
     if sum(parts) == 0:
-        return Difference(value, None if value else (0.0, 0.0), None if value else (0.0, 0.0))
+        return Difference(value, None, None)
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(sample) - 1) for part, sample in zip(parts, (values, others), strict=True)
     )

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from sparta_lite.ablation.grid import Grid
-from sparta_lite.ablation.measured import cost, curves
+from sparta_lite.ablation.measured import cost, curves, warnings
 from sparta_lite.ablation.statistics import Difference, deviation, paired, unpaired
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_text
 
-FORMAT = 1
+FORMAT = 2
 """Version of the form of ``summary.json`` and ``table.json``."""
 
 COLUMNS = (
     *("task", "arm", "kind", "runs", "mean", "sd", "difference", "low", "high"),
     *("bootstrap_low", "bootstrap_high", "separable", "verdict"),
-    *("start", "best", "worst", "best_init", "base", "seconds", "answers", "references", "updates"),
+    *("start", "gain", "best", "worst", "best_init", "base", "seconds", "answers", "references", "updates"),
 )
 """Of the table, one row per task and arm, then ``best init`` and ``bare base`` of the first arm.
 
 ``mean`` is that of the tribe's accuracy after the last iteration over the seeds, ``sd`` its deviation;
 hostile adapters are left out, and a baseline's tribe is its one learner. ``start`` is the same before
-training, which differs where the arms' adapters do; ``best`` and ``worst`` are its best and worst adapter,
-``best_init`` the best of all before training, each a mean over the seeds; ``seconds``, ``answers``,
-``references`` and ``updates`` are means per run, updates those of every adapter that learns. The difference
-is to the first arm, within seeds where they are shared: ``low`` to ``high`` is the t interval, which
-``separable`` and ``verdict`` go by.
+training, which differs where the arms' adapters do, and ``gain`` the mean less the start; ``best`` and
+``worst`` are its best and worst adapter, ``best_init`` the best of all before training, each a mean over the
+seeds; ``seconds``, ``answers``, ``references`` and ``updates`` are means per run, updates those of every
+adapter that learns at a learning rate above 0. The difference is to the first arm, within seeds where they
+are shared: ``low`` to ``high`` is the t interval, which ``separable`` and ``verdict`` go by.
 ``kind`` is 'arm' or 'baseline'. Empty is what is not known.
 """
 
@@ -45,12 +46,14 @@ def summarize(grid: Grid) -> dict[str, Any]:
     ::
 
         format, paired, seeds, versions, intervals
-        arms   [{name, settings, runs: [{run, seed, seconds, phases, answers, references, updates,
-               tasks: [curve, ...]}]}]
-        rows   the table: [{column: value}]
+        arms      [{name, settings, runs: [{run, seed, seconds, phases, answers, references, updates,
+                  warnings, tasks: [curve, ...]}]}]
+        rows      the table: [{column: value}]
+        warnings  what runs warned of: [{text, alike, runs: {arm: count}}]
 
     A run's path is relative to the directory; its curves are those of ``measured.curves``, its costs those
-    of ``measured.cost``.
+    of ``measured.cost``. Warnings that differ in their numbers alone count as one: ``text`` is the first of
+    ``alike`` different ones, ``runs`` how many runs of an arm gave any of them.
 
     Raises:
         SpartaError: the arms were measured by different tasks.
@@ -67,6 +70,7 @@ def summarize(grid: Grid) -> dict[str, Any]:
         "intervals": intervals(grid),
         "arms": arms,
         "rows": _rows(arms, grid.paired),
+        "warnings": _warnings(arms),
     }
 
 
@@ -101,10 +105,31 @@ def _runs(grid: Grid, place: int) -> list[dict[str, Any]]:
             "run": run.path.relative_to(grid.root).as_posix(),
             "seed": run.config.seed,
             **cost(run.path),
+            "warnings": warnings(run.path),
             "tasks": curves(run.path),
         }
         for run in runs
     ]
+
+
+def _warnings(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What several runs say stands there once, with who said it."""
+    texts: dict[str, set[str]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for arm in arms:
+        for run in arm["runs"]:
+            for text in run["warnings"]:
+                kind = _kind(text)
+                texts.setdefault(kind, set()).add(text)
+                found.setdefault(kind, {"text": text, "alike": 0, "runs": {}})["alike"] = len(texts[kind])
+            for kind in {_kind(text) for text in run["warnings"]}:
+                runs = found[kind]["runs"]
+                runs[arm["name"]] = runs.get(arm["name"], 0) + 1
+    return list(found.values())
+
+
+def _kind(warning: str) -> str:
+    return re.sub(r"\d[\d.,]*", "#", warning)
 
 
 def _rows(arms: Sequence[Mapping[str, Any]], is_paired: bool) -> list[Row]:
@@ -120,7 +145,14 @@ def _rows(arms: Sequence[Mapping[str, Any]], is_paired: bool) -> list[Row]:
             row = _row(
                 task["task"], arm["name"], "arm", values, None if number == 0 else reference, is_paired
             )
-            row["start"] = _mean([run["tasks"][place]["mean"][0] for run in runs])
+            starts = [run["tasks"][place]["mean"][0] for run in runs]
+            row["start"] = _mean(starts)
+            row["gain"] = _mean(
+                [
+                    None if start is None or end is None else end - start
+                    for start, end in zip(starts, values, strict=True)
+                ]
+            )
             for name in ("best", "worst", "best_init", "base"):
                 row[name] = _mean([_at_end(run, place, name) for run in runs])
             for name in ("seconds", "answers", "references", "updates"):
@@ -182,10 +214,10 @@ def _row(
 def verdict(found: Difference, seeds: int) -> str:
     """What a difference over so many seeds amounts to, in words."""
     many = f"{seeds} seed" + ("s" if seeds > 1 else "")
+    if found.interval is None and found.value == 0 and seeds > 1:
+        return f"no difference with {many}"
     if found.interval is None:
         return f"{many} show{'s' * (seeds == 1)} no spread to judge it by"
-    if found.interval == (0.0, 0.0):
-        return f"no difference with {many}"
     if not found.separable:
         return f"not separable from no effect with {many}"
     return "higher" if found.value > 0 else "lower"

@@ -169,7 +169,7 @@ def budget(
         generated          answers of fighters
         reference_answers  answers that came with the data
         judgments          answers that judges read
-        optimizer_steps    of every learner
+        optimizer_steps    of every learner, at a learning rate above 0: ``steps``
     """
     answers = len(answered_sides(config)) * len(fought)
     return {

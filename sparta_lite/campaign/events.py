@@ -47,6 +47,8 @@ class Planned:
     """Phase -> the bytes that it is planned to need, reserve included."""
     available: int
     """Bytes."""
+    brief: tuple[str, ...] = ()
+    """What a view says in place of ``lines``; empty: it says those."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def learn(
     if arena.trainer != "tribe":
         at_once = 1
     updates = settings.epochs * -(-len(pairs) // settings.batch)
+    moving = sum(cosine(update, updates, settings.warmup) > 0 for update in range(updates))
     groups = -(-len(pupils) // at_once)
     done = resume.done if resume else 0
     _forget_updates(arena, iteration, bank, at_once, done)
@@ -62,7 +63,7 @@ def learn(
         arena.listener(
             Warned(f"iteration {iteration + 1}: no duel made a preference pair; nothing is learned")
         )
-    elif not any(cosine(update, updates, settings.warmup) for update in range(updates)):
+    elif not moving:
         arena.listener(
             Warned(
                 f"iteration {iteration + 1}: nothing is learned: its pairs ({len(pairs)}) make one optimizer "
@@ -127,7 +128,7 @@ def learn(
                 {
                     "kind": "budget",
                     "iteration": iteration,
-                    **budget(config, pupils, fought, judgments, updates),
+                    **budget(config, pupils, fought, judgments, moving),
                 },
             ]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from sparta_lite.campaign.inputs import load_inputs
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate, is_measured
-from sparta_lite.campaign.plan_text import announcement
+from sparta_lite.campaign.plan_text import announcement, brief
 from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.campaign.resident import choose
@@ -108,7 +109,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     asked, plan, plans = config, None, []
     if not (resume and is_planned(config)):
         plan, config = planned(config, choices, kept.held if kept else 0)
-        plans.append(announcement(plan, config))
+        plans.append(replace(announcement(plan, config), brief=brief(plan, store.config)))
         listener(plans[-1])
     nf4.recall(record.get("choices", {}).get("nf4", ""))
     inputs = load_inputs(config, choices, kept)

@@ -1,8 +1,10 @@
-"""A plan for people: `sparta-lite plan` prints it, and so does a run that had something to choose."""
+"""A plan for people: `sparta-lite plan` prints it whole, a run records it and says it in brief."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 from sparta_lite.campaign.config import preset_values
 from sparta_lite.campaign.events import Planned
@@ -19,6 +21,20 @@ def announcement(made: Plan, config: Config) -> Planned:
     memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
     lines = summary(made) if len(made.given) == len(SIZES) else table(made, config)
     return Planned(tuple(lines), memory, made.machine.memory)
+
+
+def brief(made: Plan, recorded: Path) -> tuple[str, ...]:
+    """A plan in two lines: what it comes to, and how to see it whole.
+
+    Args:
+        made: the plan.
+        recorded: the file of the run's settings, with the sizes that were planned.
+    """
+    return (
+        f"plan: needs {gigabytes(made.needed)} of {gigabytes(made.machine.memory)} on {made.machine.name}, "
+        f"roughly {_time(made)}",
+        f"plan: `sparta-lite plan {shlex.quote(str(recorded))}` shows it whole",
+    )
 
 
 def table(made: Plan, config: Config) -> list[str]:
@@ -50,13 +66,16 @@ def table(made: Plan, config: Config) -> list[str]:
     if made.sizes.resident < work.adapters:
         waiting = work.adapters - made.sizes.resident
         lines.append(f"{waiting} adapters wait in host memory, {gigabytes(4 * work.adapter)} each")
-    answers = "the longest" if work.usual is None else "usual"
-    time = duration(whole(made))
     return [
         *lines,
         f"training is by the trainer {work.trainer}; each time above is for one iteration",
-        f"{work.iterations} x {work.duels:,} duels take roughly {time} with {answers} answers",
+        f"{work.iterations} x {work.duels:,} duels take roughly {_time(made)}",
     ]
+
+
+def _time(made: Plan) -> str:
+    """Of the whole run, such as '40 s with usual answers'."""
+    return f"{duration(whole(made))} with {'the longest' if made.work.usual is None else 'usual'} answers"
 
 
 def _row(name: str, parts: tuple[str, ...] | list[str], peak: str, time: str) -> str:

@@ -30,13 +30,14 @@ def list_runs(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show every run below a directory, the newest last."""
-    found = find_runs(below)
+    # Where nothing has been run there is no directory of runs yet: that is no mistake.
+    found = find_runs(below) if below.is_dir() or below != RUNS else []
     if json:
         for run in found:
             typer.echo(json_text.dumps({**dataclasses.asdict(run), "path": str(run.path)}))
         return
     if not found:
-        typer.echo(f"{below}: holds no run; `sparta-lite run` makes one")
+        typer.echo(f"no runs yet in {below}/; `sparta-lite run` makes one")
         return
     console = Console()
     if not console.is_terminal:

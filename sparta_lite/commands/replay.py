@@ -1,4 +1,8 @@
-"""``sparta-lite replay``: what a run's recorded votes would have meant under other rules."""
+"""``sparta-lite replay``: what a run's recorded votes would have meant under other rules.
+
+People read iterations and duels counted from 1, as everywhere; the JSON document counts both from 0, as the
+run's files do.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ class _Change:
     """A duel whose pair is another one, or none, under the other rules."""
 
     iteration: int
+    """From 0, like ``duel``."""
     duel: int
     fighters: tuple[str, str]
     recorded: str | None
@@ -52,7 +57,7 @@ def replay(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A rule to change: reputation.* or pairs.*"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; it counts from 0.")] = False,
 ) -> None:
     """Settle a run's recorded votes under other rules, without a model."""
     for assignment in sets or []:
@@ -68,15 +73,17 @@ def replay(
         )
     rules = load_config(run / "config.yaml", sets or [])
     quiet_libraries()
+    from sparta_lite.campaign.hostility import hostile
     from sparta_lite.campaign.store import read_trace
 
     trace = read_trace(run)
+    spoilers = hostile(recorded_rules, tuple(trace["start"]))
     recorded, replayed = _settled(trace, recorded_rules), _settled(trace, rules)
     changes = _changes(trace, recorded, replayed)
     if json:
-        typer.echo(json_text.dumps(_document(run, rules, recorded, replayed, changes), indent=1))
+        typer.echo(json_text.dumps(_document(run, rules, spoilers, recorded, replayed, changes), indent=1))
     else:
-        typer.echo(_report(run, rules, recorded, replayed, changes))
+        typer.echo(_report(run, rules, spoilers, recorded, replayed, changes))
 
 
 def _settled(trace: dict[str, Any], rules: Config) -> _Outcome:
@@ -105,11 +112,17 @@ def _chosen(pair: combat.Preference | None) -> str | None:
 
 
 def _document(
-    run: Path, rules: Config, recorded: _Outcome, replayed: _Outcome, changes: list[_Change]
+    run: Path,
+    rules: Config,
+    spoilers: tuple[str, ...],
+    recorded: _Outcome,
+    replayed: _Outcome,
+    changes: list[_Change],
 ) -> dict[str, Any]:
     return {
         "run": str(run),
         "rules": {"reputation": rules.reputation.model_dump(), "pairs": rules.pairs.model_dump()},
+        "hostile": list(spoilers),
         "reputations": {
             name: {"recorded": list(recorded.ratings[name]), "replayed": list(replayed.ratings[name])}
             for name in recorded.ratings
@@ -126,8 +139,16 @@ def _document(
     }
 
 
-def _report(run: Path, rules: Config, recorded: _Outcome, replayed: _Outcome, changes: list[_Change]) -> str:
-    width = max(len("adapter"), *map(len, recorded.ratings))
+def _report(
+    run: Path,
+    rules: Config,
+    spoilers: tuple[str, ...],
+    recorded: _Outcome,
+    replayed: _Outcome,
+    changes: list[_Change],
+) -> str:
+    titles = {name: f"{name} (hostile)" if name in spoilers else name for name in recorded.ratings}
+    width = max(len("adapter"), *map(len, titles.values()))
     lines = [
         f"{run} under {rules.reputation.kind!r} rules",
         "",
@@ -139,7 +160,7 @@ def _report(run: Path, rules: Config, recorded: _Outcome, replayed: _Outcome, ch
             f"{outcome.ratings[name][0]:9.3f} ± {outcome.ratings[name][1]:6.3f} {outcome.shares[name]:8.2%}"
             for outcome in (recorded, replayed)
         )
-        lines.append(f"{name:{width}}  " + "  ".join(shown))
+        lines.append(f"{titles[name]:{width}}  " + "  ".join(shown))
     turned = sum(change.recorded is not None and change.replayed is not None for change in changes)
     lines += [
         "",
@@ -147,7 +168,7 @@ def _report(run: Path, rules: Config, recorded: _Outcome, replayed: _Outcome, ch
         f"{len(changes) - turned} appear or vanish",
     ]
     lines += [
-        f"  iteration {change.iteration}, duel {change.duel}: {' against '.join(change.fighters)}, "
+        f"  iteration {change.iteration + 1}, duel {change.duel + 1}: {' against '.join(change.fighters)}, "
         f"chosen {change.recorded or 'no one'} -> {change.replayed or 'no one'}"
         for change in changes[:_SHOWN]
     ]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from sparta_lite.campaign.config import Config, load_config, show_config
-from sparta_lite.campaign.events import Event, Listener, from_row
+from sparta_lite.campaign.events import Evaluated, Event, Listener, Scored, from_row
 from sparta_lite.campaign.sources import require_sources
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
@@ -84,6 +84,7 @@ def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool
     quiet_libraries()
     # The view must leave the terminal as it was, also when a batch system ends the run.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    measured = False
     try:
         earlier = _earlier(out) if resume else []
         tracked = Trackers(settings.trackers, out, settings.model_dump(), earlier)
@@ -91,13 +92,14 @@ def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool
             from sparta_lite.campaign.loop import run as campaign
 
             def listener(event: Event) -> None:
+                nonlocal measured
+                measured = measured or isinstance(event, Evaluated | Scored)
                 view(event)
                 tracked(event)
 
             campaign(settings, out, resume, listener)
         if not json:
-            place = shlex.quote(str(out))
-            typer.echo(f"all of it is in {place}; go on with `sparta-lite eval {place}`, `chat` or `export`")
+            typer.echo(_whats_next(out, measured))
     except KeyboardInterrupt as error:
         advice = f"; go on with `{_resuming(out)}`" if places.status(out) is not None else ""
         typer.echo(f"interrupted{advice}", err=True)
@@ -112,10 +114,26 @@ def _view(plain: bool, json: bool, earlier: list[Event]) -> contextlib.AbstractC
     from rich.console import Console
 
     from sparta_lite.show.live import LiveView, can_show
+    from sparta_lite.show.outlet import Outlet
     from sparta_lite.show.plain import PlainView
 
     console = Console()
-    return PlainView(sys.stdout, earlier) if plain or not can_show(console) else LiveView(console, earlier)
+    if not plain and can_show(console):
+        return LiveView(console, earlier)
+    stream = Outlet(sys.stdout)
+    stream.write("loading ...\n")  # the libraries alone take seconds
+    stream.flush()
+    return PlainView(sys.stdout, earlier)
+
+
+def _whats_next(out: Path, measured: bool) -> str:
+    """Where a finished run is and what can be done with it; what would be refused is not offered."""
+    place = shlex.quote(str(out))
+    further = "`eval`, `chat` or `export`" if measured else "`chat` or `export --adapter NAME`"
+    return (
+        f"all of it is in {place}; look at it with `sparta-lite report {place}` or `audit`, "
+        f"go on with {further}"
+    )
 
 
 def _earlier(out: Path) -> list[Event]:

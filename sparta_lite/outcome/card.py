@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from sparta_lite.campaign.intervals import wilson
 from sparta_lite.campaign.records import who_learns
 from sparta_lite.campaign.settings import POCKET
 from sparta_lite.campaign.store import METRICS_KEYS
 from sparta_lite.files import read_lines
-from sparta_lite.outcome.finished import Finished, evaluations
+from sparta_lite.outcome.finished import Finished, best_adapter, evaluations, merits
 
 _SHOWN = ("sparta-lite", "torch", "transformers", "peft")
 _TAGS = {
@@ -22,6 +23,12 @@ _TAGS = {
     "sppo": ["sppo"],
 }
 """Per algorithm; SPPO has a loss of its own."""
+_JUDGED = {
+    "self-rewarding": "the learner judges alone",
+    "spin": "nobody judges",
+    "sppo": "all judges weigh the same",
+}
+"""Of the baselines, which no reputation weighs."""
 
 
 def model_card(finished: Finished, name: str, form: str) -> str:
@@ -57,6 +64,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         f"| iterations | {finished.iteration} |",
         f"| duels | {duels} |",
         f"| preference pairs | {pairs} |",
+        f"| constants | {_constants(finished)} |",
         f"| versions | {', '.join(f'{key} {versions[key]}' for key in _SHOWN)} |",
         "",
         "## Held-out evaluation",
@@ -68,6 +76,16 @@ def model_card(finished: Finished, name: str, form: str) -> str:
 
 def _member(finished: Finished, name: str) -> str:
     return f"{name} (hostile)" if name in finished.hostile else name
+
+
+def _constants(finished: Finished) -> str:
+    config, training = finished.config, finished.config.training
+    weights = config.reputation.settings().reading.judge_weights
+    judged = _JUDGED.get(config.algorithm, f"what weighs the judges: {weights}")
+    return (
+        f"learning rate {training.learning_rate:g}, beta {training.beta:g}, "
+        f"sft_weight {training.sft_weight:g}; {judged}"
+    )
 
 
 def _metadata(finished: Finished, form: str) -> dict[str, Any]:
@@ -115,18 +133,40 @@ def _evaluation(finished: Finished, name: str) -> Iterator[str]:
         return
     yield (
         "Greedy answers: accuracy, or for judged tasks the mean score from 1 to 10 that the bare base gives. "
-        "Best init is the initial adapter that did best, hostile ones left out."
+        "Best init is the initial adapter that did best, hostile ones left out. Interval: 95 %, Wilson's "
+        "over the questions, of the figure before it; a mean score has none here."
     )
     yield ""
-    yield f"| task | n | {name} before | {name} now | best init | bare base |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield from _picked(finished, name)
+    yield f"| task | n | {name} before | {name} now | interval | best init | bare base |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for index, task in enumerate(last["tasks"]):
         before = first["tasks"][index]["accuracy"] if first else {}
         best = _best({each: value for each, value in before.items() if each not in finished.hostile})
         yield (
             f"| {task['task']} | {task['items']} | {_figure(before.get(name))} | "
-            f"{_figure(task['accuracy'][name])} | {best} | {_figure(task['base'])} |"
+            f"{_figure(task['accuracy'][name])} | {_interval(task, name)} | {best} | "
+            f"{_figure(task['base'])} |"
         )
+
+
+def _picked(finished: Finished, name: str) -> Iterator[str]:
+    """What the best of several owes to chance is said with it."""
+    rivals = len(merits(finished))
+    if rivals > 1 and best_adapter(finished) == name:
+        yield (
+            f"{name} was picked, or would be, as the best of {rivals} adapters on these very questions: its "
+            "figure flatters, more than the interval shows."
+        )
+        yield ""
+
+
+def _interval(task: Mapping[str, Any], name: str) -> str:
+    value, items = task["accuracy"][name], task["items"]
+    if task["judged"] or value is None:
+        return "–"
+    low, high = wilson(value * items, items)
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _best(values: Mapping[str, float | None]) -> str:

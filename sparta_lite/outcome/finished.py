@@ -84,20 +84,27 @@ def evaluations(store: Store) -> dict[int, dict[str, Any]]:
     return {row["iteration"]: row for row in rows if row["kind"] == "evaluation"}
 
 
+def merits(finished: Finished) -> dict[str, float]:
+    """What the adapters that are not hostile did in this iteration's evaluation, 0 to 1, as far as known.
+
+    Of several tasks the mean counts, with judged scores brought from 1..10 to 0..1.
+    """
+    tasks = evaluations(finished.store).get(finished.iteration, {}).get("tasks", [])
+    values = {name: merit(tasks, name) for name in finished.tribe if name not in finished.hostile}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def best_adapter(finished: Finished) -> str:
     """The adapter that did best in the held-out evaluation of this iteration; of equal ones the first.
 
-    Hostile ones are left out. Of several tasks the mean counts, with judged scores brought from 1..10 to
-    0..1.
+    Hostile ones are left out; see ``merits`` for several tasks.
 
     Raises:
         SpartaError: nothing was measured then: reputation says too little to stand in for it.
     """
-    measured = evaluations(finished.store)
-    tasks = measured.get(finished.iteration, {}).get("tasks", [])
-    merits = {name: merit(tasks, name) for name in finished.tribe if name not in finished.hostile}
-    ranked = {name: merit for name, merit in merits.items() if merit is not None}
+    ranked = merits(finished)
     if not ranked:
+        measured = evaluations(finished.store)
         others = f", or --iteration {' or '.join(map(str, measured))}" if measured else ""
         raise SpartaError(
             f"{finished.store.root}: nothing was measured at iteration {finished.iteration}, so none is "

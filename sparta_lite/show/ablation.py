@@ -37,12 +37,19 @@ from sparta_lite.show.trackers import Trackers, require_trackers
 _UNTRAINED = {"best init": " (before training)", "bare base": " (no adapter)"}
 """What the rows are that are no arms."""
 
-_ADAPTERS = "mean before training, best and worst adapter after it, best of all before it"
+_ADAPTERS = (
+    "start: mean before training; gain: the mean above, less it; best and worst: adapters after training; "
+    "best init: the best of all before it"
+)
+
+_ENDS = {"start": ".3f", "gain": "+.3f", "best": ".3f", "worst": ".3f", "best_init": ".3f"}
+
+_COSTS = dict.fromkeys(("seconds", "answers", "references", "updates"), ",.0f")
 
 _SPENT = (
     "seconds: of duels, judging and training, without loading and held-out questions; answers: generated in "
-    "duels; references: answers from the data, where a baseline needs them; updates: optimizer steps of "
-    "every adapter that learns"
+    "duels; references: answers from the data, where a baseline needs them; updates: optimizer steps at a "
+    "learning rate above 0, of every adapter that learns"
 )
 
 
@@ -184,10 +191,12 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
         heading = f"\n{clean(task)}: {runs}, {how}; differences to {clean(own[0]['arm'])}"
         arms = [row for row in own if row["kind"] == "arm"]
         parts += [Text(heading, style=STRONG), _figures(own), *map(_verdict, own[1:])]
-        parts += [_means(arms, ".3f", "start", "best", "worst", "best init"), Text(_ADAPTERS, style=FAINT)]
+        parts.append(Text(f"best init and bare base: of the runs of {clean(own[0]['arm'])}", style=FAINT))
+        parts += [_means(arms, _ENDS), Text(_ADAPTERS, style=FAINT)]
     # What the arms cost is the same for every task: it stands once.
     arms = [row for row in rows if row["kind"] == "arm" and row["task"] == rows[0]["task"]]
-    parts += [_means(arms, ",.0f", "seconds", "answers", "references", "updates"), Text(_SPENT, style=FAINT)]
+    parts += [_means(arms, _COSTS), Text(_SPENT, style=FAINT)]
+    parts += [_warning(each, summary["seeds"]) for each in summary["warnings"]]
     return Group(*parts, Text(f"intervals: {summary['intervals']}", style=FAINT))
 
 
@@ -211,11 +220,19 @@ def _verdict(row: Mapping[str, Any]) -> Text:
     return Text(f" {which}: ").append(row["verdict"], style=style)
 
 
-def _means(arms: Sequence[Mapping[str, Any]], form: str, *titles: str) -> Table:
-    """Columns of the summary under these titles."""
-    made = _table("mean of runs", *titles)
+def _warning(warning: Mapping[str, Any], seeds: int) -> Text:
+    """A text of the runs, how many like it there are, and whose runs they are."""
+    whose = ", ".join(f"{clean(arm)} ({count} of {seeds})" for arm, count in warning["runs"].items())
+    others = warning["alike"] - 1
+    alike = f" (and {others:,} like it, with other numbers)" if others else ""
+    return Text(f"warning in runs of {whose}: {clean(warning['text'])}{alike}", style=WORSE)
+
+
+def _means(arms: Sequence[Mapping[str, Any]], forms: Mapping[str, str]) -> Table:
+    """Columns of the summary, each in its form."""
+    made = _table("mean of runs", *(name.replace("_", " ") for name in forms))
     for row in arms:
-        made.add_row(clean(row["arm"]), *(_figure(row[title.replace(" ", "_")], form) for title in titles))
+        made.add_row(clean(row["arm"]), *(_figure(row[name], form) for name, form in forms.items()))
     return made
 
 

@@ -15,8 +15,6 @@ from sparta_lite.show.lines import FAINT, STRONG
 from sparta_lite.show.text import clean
 
 _TRIBE = "tribe's verdict"
-_LONGEST = 26
-"""Columns of a name; a longer one is folded, so that the figures beside it stay whole."""
 
 Rows = Mapping[str, Mapping[str, float | None]]
 
@@ -147,14 +145,14 @@ def _target(injection: Mapping[str, Any]) -> str:
 def _iterations(rows: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
     """The tribe's verdicts against the truth, and the judges' range, iteration by iteration."""
     table = _empty()
-    for title in ("iteration", "pair accuracy", "judges", "AUC", "judges"):
+    for title in ("iter.", "pair accuracy", "judges", "AUC", "judges"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         cells = [str(row["iteration"])]
         for metric in ("pair_accuracy", "auc"):
             known = [each[metric] for each in row["judges"].values() if each[metric] is not None]
             cells.append(_figure(row["tribe"], metric))
-            cells.append(f"{min(known):.3f} to {max(known):.3f}" if known else "–")
+            cells.append(f"{_short(min(known))} to {_short(max(known))}" if known else "–")
         table.add_row(*cells)
     yield Text("\nRight, iteration by iteration", style=STRONG)
     yield table
@@ -163,7 +161,8 @@ def _iterations(rows: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
 
 def _shown(view: _View, rows: Rows, title: str = "", first: str = "judge") -> Iterator[RenderableType]:
     table = _empty()
-    table.add_column(first, overflow="fold", max_width=_LONGEST)
+    # It alone may be folded, so that the figures beside a long name stay whole.
+    table.add_column(first, overflow="fold")
     for name in view.columns.values():
         table.add_column(name, justify="right", no_wrap=True)
     for name, figures in rows.items():
@@ -178,10 +177,14 @@ def _empty() -> Table:
 
 
 def _figure(figures: Mapping[str, float | None], metric: str) -> str:
-    """Value and half the width of its interval."""
+    """Value and the ends of its interval: Wilson's is not as wide above as below."""
     value = figures.get(metric)
     if value is None:
         return "–"
     low, high = figures.get(f"{metric}_low"), figures.get(f"{metric}_high")
-    spread = "" if low is None or high is None else f" ±{(high - low) / 2:.3f}".replace("±0.", "±.")
-    return f"{value:.3f}{spread}"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} {_short(low)} to {_short(high)}"
+
+
+def _short(value: float) -> str:
+    """Without the zero before the point."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"

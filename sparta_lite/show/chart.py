@@ -9,10 +9,13 @@ from rich.style import Style
 
 from sparta_lite.show.lines import ACCENT, ACCENT_STRONG, FAINT, PLAIN, SECOND, Line, length, rule, spaced
 from sparta_lite.show.state import HeldOut
+from sparta_lite.show.text import clean, clip
 
 LEAST_WIDTH, LEAST_HEIGHT = 40, 7
 _MARGIN = 8
 """Cells of the vertical axis and its labels."""
+_NAME = 20
+"""Cells of a learner's name in the legend."""
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """The bit of a cell's dot at [column][row]; the Unicode block starts at U+2800."""
 
@@ -21,12 +24,18 @@ Points = list[tuple[float, float]]
 
 @lru_cache(maxsize=2)
 def chart_lines(
-    history: tuple[HeldOut, ...], best_init: float | None, iterations: int, width: int, height: int
+    history: tuple[HeldOut, ...],
+    best_init: float | None,
+    learner: str | None,
+    iterations: int,
+    width: int,
+    height: int,
 ) -> list[Line]:
     """A title with the legend, ``height - 2`` rows of dots, and the iterations below them.
 
     Args:
         history: at least one measurement.
+        learner: whose accuracy it is, where one learns alone; None: mean, best and worst of the tribe.
     """
     base = history[-1].base
     values = [base, *(value for point in history for value in (point.best, point.worst))]
@@ -38,10 +47,11 @@ def chart_lines(
     canvas.line([(0.0, base), (1.0, base)], PLAIN, dots=1, period=4)
     if best_init is not None:
         canvas.line([(0.0, best_init), (1.0, best_init)], SECOND, dots=4, period=8)
-    canvas.line([(point.iteration / last, point.worst) for point in history], ACCENT, dots=1, period=2)
-    canvas.line([(point.iteration / last, point.best) for point in history], ACCENT, dots=1, period=2)
+    if learner is None:
+        canvas.line([(point.iteration / last, point.worst) for point in history], ACCENT, dots=1, period=2)
+        canvas.line([(point.iteration / last, point.best) for point in history], ACCENT, dots=1, period=2)
     canvas.line([(point.iteration / last, point.mean) for point in history], ACCENT_STRONG)
-    lines = [_title(best_init is not None, width)]
+    lines = [_title(learner, best_init is not None, width)]
     for row, dots in enumerate(canvas.rows()):
         label = {0: canvas.high, height - 3: canvas.low}.get(row)
         axis = f" {label:.3f} ┤" if label is not None else " " * (_MARGIN - 1) + "│"
@@ -49,11 +59,15 @@ def chart_lines(
     return [*lines, _axis(last, canvas.columns)]
 
 
-def _title(has_init: bool, width: int) -> Line:
-    legend = [Segment("⠤⠤⠤ mean", ACCENT_STRONG), Segment("⠄⠄⠄ best, worst", ACCENT)]
+def _title(learner: str | None, has_init: bool, width: int) -> Line:
+    """With the legend, which the 80 columns of a usual terminal have just room for."""
+    if learner is None:
+        legend = [Segment("⠤⠤ mean", ACCENT_STRONG), Segment("⠄⠄ best, worst", ACCENT)]
+    else:
+        legend = [Segment(f"⠤⠤ {clip(clean(learner), _NAME)}", ACCENT_STRONG)]
     if has_init:
-        legend.append(Segment("⠤⠤  ⠤⠤ best init", SECOND))
-    line = spaced([*legend, Segment("⠄ ⠄ ⠄ bare base", PLAIN)])
+        legend.append(Segment("⠤ ⠤ best init", SECOND))
+    line = spaced([*legend, Segment("⠄ ⠄ bare base", PLAIN)])
     title = "held-out accuracy"
     if length(line) + len(title) + 10 > width:
         return rule(title, width)

@@ -56,7 +56,8 @@ def frame(board: Board, width: int, height: int, elapsed: float) -> list[Line]:
     spare = room - DUEL_HEIGHT - chart.LEAST_HEIGHT
     if history and board.run is not None and spare >= 0 and width >= chart.LEAST_WIDTH:
         size = min(chart.LEAST_HEIGHT + spare // 2, MOST_CHART)
-        parts.append(chart.chart_lines(history, board.best_init, board.run.iterations, width, size))
+        level, learner = board.best_init, board.learner
+        parts.append(chart.chart_lines(history, level, learner, board.run.iterations, width, size))
         room -= size
     if board.duel is not None and board.run is not None:
         parts.append(duel_lines(board.duel, board.run.duels, width, room))

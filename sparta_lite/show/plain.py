@@ -84,7 +84,7 @@ class PlainView:
             case Scored():
                 return [self._further(event.task, event.scores, event.base, event.failed, "not judged")]
             case Planned():
-                return [harmless(line) for line in event.lines]
+                return [harmless(line) for line in event.brief or event.lines]
             case Warned():
                 return [f"warning: {clean(event.message)}"]
             case RunStarted():

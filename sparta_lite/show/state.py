@@ -114,7 +114,7 @@ class Board:
     """Who learns alone, once that was told."""
     warnings: list[str] = field(default_factory=list)
     plan: tuple[str, ...] = ()
-    """The memory plan, in lines."""
+    """What was said of the memory plan."""
     _duels: set[tuple[int, int]] = field(default_factory=set)
     _measured: dict[Phase, tuple[int, float]] = field(default_factory=dict)
     """Units and seconds of this process's finished rounds."""
@@ -145,7 +145,7 @@ class Board:
             case LearnsAlone():
                 self.alone = event.adapter
             case Planned():
-                self.plan = event.lines
+                self.plan = event.brief or event.lines
             case Warned():
                 self.warnings.append(event.message)
             case RunStarted():

@@ -137,3 +137,8 @@ def test_a_less_diverse_tribe_takes_the_place_of_a_mapping(tmp_path: Path) -> No
     assert [len(find_tribe(arm.config)) for arm in arms] == [4, 4, 4]
     with pytest.raises(SpartaError, match="fresh-N"):
         from_preset("diversity", None, ["tribe.adapters=fresh-4"])
+
+
+def test_a_missing_file_of_arms_is_told_what_one_holds(tmp_path: Path) -> None:
+    with pytest.raises(SpartaError, match=r"nix\.yaml: no such file; .*`small: \{tribe\.size: 5\}`"):
+        from_file(tmp_path / "nix.yaml")

@@ -98,7 +98,8 @@ def test_what_shows_no_spread_has_no_interval() -> None:
     assert unpaired([0.6, 0.7], [0.5]).interval is None
     assert paired([0.5, 0.75], [0.25, 0.5]).interval is None  # twice the same by chance
     assert unpaired([0.75, 0.75], [0.5, 0.5]).interval is None
-    assert paired(A, A).interval == (0.0, 0.0)
+    assert (paired(A, A).interval, paired(A, A).bootstrap) == (None, None)
+    assert unpaired([0.5, 0.5], [0.5, 0.5]).interval is None
     assert not paired(A, A).separable
     assert not paired([0.6], [0.5]).separable
 

@@ -34,6 +34,7 @@ def leave_run(
     judged: bool = False,
     learners: tuple[str, ...] = tuple(START),
     hostile: tuple[str, ...] = (),
+    warned: tuple[str, ...] = (),
 ) -> None:
     """The files of a finished run, as far as an ablation reads them: one iteration, killed once in it."""
 
@@ -63,7 +64,8 @@ def leave_run(
         ("PhaseFinished", {"phase": "generate", "seconds": 4.0}),
         ("PhaseFinished", {"phase": "train", "seconds": 8.0}),
     ]
-    write_lines(path / "events.jsonl", [{"event": name, "iteration": 0, **fields} for name, fields in events])
+    told = [{"event": name, "iteration": 0, **fields} for name, fields in events]
+    write_lines(path / "events.jsonl", told + [{"event": "Warned", "message": text} for text in warned])
 
 
 def left(root: Path, paired: bool = True, ends: dict[str, list[Any]] | None = None) -> Grid:
@@ -88,6 +90,8 @@ def test_figures_of_an_arm_are_those_of_its_runs(tmp_path: Path) -> None:
     assert (row["mean"], row["sd"]) == pytest.approx((fmean(means), np.std(means, ddof=1)))
     assert (row["best"], row["worst"]) == pytest.approx((2.5 / 3, 2.125 / 3))
     assert (row["start"], row["best_init"], row["base"]) == (0.375, 0.5, 0.125)
+    assert row["gain"] == pytest.approx(fmean(means) - 0.375)
+    assert rows["best init"]["gain"] is None
     assert (row["answers"], row["references"], row["updates"]) == (12, 3, 4)
     assert (rows["best init"]["mean"], rows["bare base"]["mean"]) == (0.5, 0.125)
 
@@ -135,6 +139,7 @@ def test_what_the_seeds_cannot_tell_apart_is_said(tmp_path: Path) -> None:
         "best init": "not separable from no effect with 3 seeds",
         "bare base": "lower",
     }
+    assert (rows["same"]["difference"], rows["same"]["low"], rows["same"]["high"]) == (0, None, None)
     grid = new_grid(tmp_path, left(tmp_path).arms, 1, True)
     assert by_arm(summarize(grid))["better"]["verdict"] == "1 seed shows no spread to judge it by"
 
@@ -143,8 +148,26 @@ def test_a_run_that_could_not_be_measured_is_in_no_mean(tmp_path: Path) -> None:
     ends = {"first": [(6.0, 8.0), (7.0, 7.0), (6.5, 7.0)], "other": [(5.0, 5.0), (None, 9.0), (6.0, 5.0)]}
     row = by_arm(summarize(left(tmp_path, ends=ends)))["other"]
     assert (row["runs"], row["mean"]) == (2, 5.25)
+    assert row["gain"] == 5.25 - 0.375
     assert row["difference"] == pytest.approx(fmean([5 - 7, 5.5 - 6.75]))
     assert curves(tmp_path / "other" / "seed-1")[0]["mean"] == [0.375, None]
+
+
+def test_what_runs_warned_of_is_said_once_with_whose_runs_they_were(tmp_path: Path) -> None:
+    grid = left(tmp_path)
+    slow = "kernels: torch computes"
+    few = [f"iteration {number}: its pairs ({number + 7}) make one step" for number in range(3)]
+    for arm, number, told in (
+        *((0, 0, (few[0], few[1], few[0])), (0, 2, (few[1], slow)), (1, 1, (few[2],))),
+        *((1, place, ()) for place in (0, 2)),
+    ):
+        leave_run(grid.run(arm, number).path, (0.5, 0.5), warned=told)
+    summary = summarize(grid)
+    assert summary["warnings"] == [
+        {"text": few[0], "alike": 3, "runs": {"first": 2, "better": 1}},
+        {"text": slow, "alike": 1, "runs": {"first": 1}},
+    ]
+    assert summary["arms"][0]["runs"][0]["warnings"] == few[:2]
 
 
 def test_tables_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -221,6 +221,10 @@ def test_a_run_tells_its_plan_and_resumes_with_its_sizes(
     assert told[0].lines[0].startswith("CPU: ")  # sizes were left open: the whole table
     assert any(line.startswith("  batch_tokens: ") for line in told[0].lines)
     assert max(told[0].memory.values()) <= told[0].available
+    needed, where = told[0].brief
+    assert f"needs {max(told[0].memory.values()) / 1e9:.2f} GB of " in needed
+    assert told[0].lines[-1].split("roughly ")[1] == needed.split("roughly ")[1]
+    assert f"`sparta-lite plan {tmp_path / 'run' / 'config.yaml'}`" in where
     assert from_row(read_lines(tmp_path / "run" / "events.jsonl")[0]) == told[0]
     recorded = load_config(tmp_path / "run" / "config.yaml")
     assert is_planned(recorded)

@@ -86,8 +86,11 @@ def test_the_best_adapter_leaves_in_pefts_form_with_its_figures(
         "| seed | 4 |",
         "| duels | 6 |",
         f"| preference pairs | {pairs} |",
-        "| task | n | ben before | ben now | best init | bare base |",
-        "| pocket | 4 | 0.500 | 0.750 | 0.500 (ben) | 0.375 |",
+        "| constants | learning rate 0.01, beta 0.1, sft_weight 0; what weighs the judges: reliability |",
+        "| task | n | ben before | ben now | interval | best init | bare base |",
+        # Wilson's: the p with (3/4 - p)^2 = 1.96^2 p (1 - p) / 4.
+        "| pocket | 4 | 0.500 | 0.750 | 0.301 to 0.954 | 0.500 (ben) | 0.375 |",
+        "ben was picked, or would be, as the best of 3 adapters on these very questions",
     ):
         assert line in text
     assert f"torch {torch.__version__}" in text
@@ -122,6 +125,18 @@ def test_a_card_says_what_the_run_was(measured: Path, tmp_path: Path) -> None:
     data = ModelCard(text).data
     assert data.base_model is None
     assert data.tags == ["sparta-lite", "sppo", "lora"]
+    assert "; all judges weigh the same |" in text
+
+
+def test_a_judged_task_has_no_interval_by_shares(measured: Path) -> None:
+    rows = read_lines(measured / "metrics.jsonl")
+    for row in rows:
+        if row["kind"] == "evaluation":
+            row["tasks"][0] |= {"judged": True, "accuracy": {"ada": 6.5, "ben": None, "cyd": 2.0}}
+    write_lines(measured / "metrics.jsonl", rows)
+    text = model_card(open_run(measured), "ada", "peft")
+    assert "| pocket | 4 | 6.500 | 6.500 | – | 6.500 (ada) | 0.375 |" in text
+    assert "as the best of 2 adapters" in text
 
 
 def test_a_card_names_the_hostile_adapters(measured: Path) -> None:
@@ -129,14 +144,16 @@ def test_a_card_names_the_hostile_adapters(measured: Path) -> None:
     tribe = changed(measured).config.tribe.model_copy(update={"hostile": 2})
     text = model_card(changed(measured, tribe=tribe), "ada", "peft")
     assert "| tribe | ada, ben (hostile), cyd (hostile) |" in text
-    assert "| 0.250 | 0.500 | 0.250 (ada) | 0.375 |" in text
+    assert "| 0.250 | 0.500 | 0.150 to 0.850 | 0.250 (ada) | 0.375 |" in text
+    assert "the best of" not in text  # the only one that is not hostile
 
 
 def test_an_earlier_iteration_says_what_was_measured_then(measured: Path, tmp_path: Path) -> None:
     assert export(measured, "--adapter", "cyd", "--iteration", 0, "--out", tmp_path / "cyd").exit_code == 0
     _, text = card(tmp_path / "cyd")
     assert "| duels | 0 |" in text
-    assert "| pocket | 4 | 0.125 | 0.125 | 0.500 (ben) | 0.375 |" in text
+    assert "| pocket | 4 | 0.125 | 0.125 | 0.013 to 0.604 | 0.500 (ben) | 0.375 |" in text
+    assert "the best of" not in text
 
 
 def test_a_run_without_measurements_has_a_card_without_figures_and_no_best(

@@ -84,7 +84,20 @@ def test_a_margin_makes_pairs_vanish(recorded: Path) -> None:
     result = call(str(recorded), "--set", "pairs.minimum_margin=2")
     assert result.exit_code == 0
     assert "pairs: 2 recorded, 1 replayed; 0 change sides, 1 appear or vanish" in result.stdout
-    assert "iteration 1, duel 0: ada against ben, chosen ben -> no one" in result.stdout
+    # The first duel of the second iteration; the document counts from 0.
+    assert "iteration 2, duel 1: ada against ben, chosen ben -> no one" in result.stdout
+    document = json.loads(call(str(recorded), "--json", "--set", "pairs.minimum_margin=2").stdout)
+    [change] = document["pairs"]["changed"]
+    assert (change["iteration"], change["duel"]) == (1, 0)
+
+
+def test_hostile_adapters_are_marked(recorded: Path) -> None:
+    assert "(hostile)" not in call(str(recorded)).stdout
+    settings = recorded / "config.yaml"
+    settings.write_text(show_config(load_config(settings, ["tribe.hostile=1"])))
+    rows = [line.split()[:2] for line in call(str(recorded)).stdout.splitlines() if " ± " in line]
+    assert [name for name, mark in rows if mark == "(hostile)"] == ["dan"]
+    assert json.loads(call(str(recorded), "--json").stdout)["hostile"] == ["dan"]
 
 
 def test_the_report_ranks_by_the_replayed_reputation(recorded: Path) -> None:

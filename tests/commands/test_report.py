@@ -77,6 +77,9 @@ def test_the_figures_are_those_of_the_run(run: Path) -> None:
             won, lost = beaten[winner, loser], beaten[loser, winner]
             assert matrix.customdata[row][column] == f"{won} of {won + lost}"
             assert matrix.z[row][column] == (won / (won + lost) if won + lost else None)
+            said = re.sub("<[^>]*>", " ", matrix.text[row][column]).split()
+            met = won + lost
+            assert said == ([f"{100 * won / met:.0f}", "of", str(met)] if met else [])
 
     standings = next(event for event in events if event["event"] == "StandingsChanged")["standings"]
     lines = {line.name: line for line in figures.reputations(read).data}
@@ -196,6 +199,29 @@ def test_hostile_adapters_are_in_no_accuracy(run: Path, tmp_path: Path) -> None:
     assert tiles["best init"] == f"{max(first[name] for name in healthy):.3f}"
     assert lines == {*healthy, "mean of the tribe", "best init", "bare base"}
     assert "Hostile, and left out here: ada." in text
+
+
+def test_hostile_judges_are_marked(run: Path, tmp_path: Path) -> None:
+    [settled] = read_run(run).iterations
+    judge = next(judgment.judge for cast in settled.judgments.values() for judgment in cast)
+    _, _, text = shown(retold(run, tmp_path / "spoiled", [*read_run(run).tribe], hostile=[judge]))
+    judges = text[text.index('id="judges"') : text.index('id="audit"')]
+    assert re.findall(r">([a-z]+)</span> \(hostile\)</td>", judges) == [judge]
+
+
+def test_the_loss_is_said_to_hold_more_than_that_of_the_pairs(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "weighted"
+    shutil.copytree(run, copy)
+    settings = (copy / "config.yaml").read_text()
+    for weight, said in (("0.0", False), ("0.25", True)):
+        (copy / "config.yaml").write_text(
+            re.sub(r"(?m)^(\s+sft_weight:).*$", rf"\1 {weight}", settings, count=1)
+        )
+        text = "".join(part.html for part in run_parts(read_run(copy)))
+        assert ("The loss holds 0.25 (training.sft_weight) times" in text) is said
+        assert ("DPO alone would begin at ln 2 = 0.693" in text) is said
+    margin = figures.training(read_run(copy), "margin", "margin of the rewards")
+    assert margin.layout.yaxis.exponentformat == "power"
 
 
 def test_a_run_that_has_just_begun_has_a_page(run: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def leave_run(path: Path, end: tuple[float, float]) -> None:
     rows = [measured(0, START), {"kind": "budget", "iteration": 0, **budget}]
     write_lines(path / "metrics.jsonl", [*rows, measured(1, dict(zip(START, end, strict=True)))])
     phases = [{"event": "PhaseFinished", "phase": name, "seconds": own} for name, own in SECONDS.items()]
-    events = [{"event": "RunStarted"}, *phases]
+    events = [{"event": "RunStarted"}, *phases, {"event": "Warned", "message": "nothing is <learned>"}]
     write_lines(path / "events.jsonl", [{**event, "iteration": 0} for event in events])
 
 
@@ -127,6 +127,17 @@ def test_the_headline_says_what_separates_and_what_does_not(page: Path) -> None:
     assert f"<strong>{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}</strong> over 3 seeds" in text
 
 
+def test_what_is_behind_the_means_is_on_the_page(page: Path) -> None:
+    rows = re.findall("<tr>(.*?)</tr>", page.read_text())
+    cells = [
+        [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall("<td.*?>(.*?)</td>", row)] for row in rows
+    ]
+    gain = np.mean(MEANS["worse"]) - np.mean([*START.values()])
+    [ends] = [row for row in cells if row[:2] == ["worse", "0.375"]]
+    assert ends[2] == f"{gain:+.3f}".replace("-", "−")
+    assert ["nothing is <learned>", ", ".join(f"{arm} 3" for arm in ENDS)] in cells
+
+
 def test_links_lead_to_the_runs_from_wherever_the_page_is(grid: Grid, page: Path) -> None:
     away = grid.root.parent / "pages" / "page.html"
     away.parent.mkdir()
@@ -182,7 +193,7 @@ def test_what_is_missing_is_named(grid: Grid, tmp_path: Path) -> None:
     shutil.copytree(grid.root, root)
     summary = read_json(root / "summary.json")
     write_json(root / "summary.json", {**summary, "format": 0})
-    with pytest.raises(SpartaError, match="not of this version's form, 1; finish it first"):
+    with pytest.raises(SpartaError, match="not of this version's form, 2; finish it first"):
         write_ablation_report(root, tmp_path / "page.html")
     write_json(root / "summary.json", {**summary, "arms": summary["arms"][:-1]})
     with pytest.raises(SpartaError, match="is older than the last arms or seeds; finish it first"):

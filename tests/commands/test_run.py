@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sparta_lite.campaign.config import Config, load_config, show_config
-from sparta_lite.campaign.events import Listener, RunFinished, Warned, to_row
+from sparta_lite.campaign.events import Evaluated, Listener, RunFinished, Scored, Warned, to_row
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
 
@@ -192,8 +192,37 @@ def test_without_a_terminal_lines_are_plain(campaign: Campaign) -> None:
     campaign.act = lambda out, listener: listener(Warned("look here"))
     result = call("run")
     assert "look here" in result.stdout
+    assert result.stdout.splitlines()[0] == "loading ..."
     assert result.stdout.splitlines()[-1].startswith("all of it is in ")
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(("form", "said"), [("--plain", b"loading ...\n"), ("--json", b"")])
+def test_plain_lines_begin_before_the_libraries_are_loaded(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, form: str, said: bytes
+) -> None:
+    written: list[bytes] = []
+
+    def look_up(name: str) -> object:
+        written.append(sys.stdout.buffer.getvalue())  # type: ignore[attr-defined]  # click's, in memory
+        return getattr(campaign, name)
+
+    module = types.ModuleType("sparta_lite.campaign.loop")
+    module.__getattr__ = look_up  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, "sparta_lite.campaign.loop", module)
+    assert call("run", form).exit_code == 0
+    assert written[0] == said
+
+
+def test_the_last_line_offers_nothing_that_would_be_refused(campaign: Campaign) -> None:
+    assert call("run", "--plain", "--out", "a").stdout.splitlines()[-1] == (
+        "all of it is in a; look at it with `sparta-lite report a` or `audit`, "
+        "go on with `chat` or `export --adapter NAME`"
+    )
+    for event in (Evaluated(0, {"ada": 0.5}, 0.5), Scored(0, {"ada": 5.0}, 5.0, "own", {})):
+        campaign.act = lambda out, listener, event=event: listener(event)  # type: ignore[misc]
+        last = call("run", "--plain", "--out", type(event).__name__).stdout.splitlines()[-1]
+        assert last.endswith("or `audit`, go on with `eval`, `chat` or `export`")
 
 
 # --- how it ends
@@ -223,7 +252,7 @@ def test_what_the_campaign_refuses_is_one_line(campaign: Campaign) -> None:
         raise SpartaError("disk full\nreally")
 
     campaign.act = refuse
-    assert_refused(call("run", "--plain"), "error: disk full really")
+    assert_refused(call("run", "--json"), "error: disk full really")
 
 
 def test_ctrl_c_says_how_to_resume_and_exits_with_130(campaign: Campaign) -> None:

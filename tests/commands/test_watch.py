@@ -196,7 +196,12 @@ def test_the_list_shows_the_accuracy_that_a_run_is_judged_by(small_run: Path, tm
     assert found == {"spoiled": 0.375, "alone": 0.5}
 
 
-def test_no_runs_and_no_directory(tmp_path: Path) -> None:
-    assert "holds no run" in call("list", str(tmp_path)).stdout
+def test_no_runs_and_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("list", str(tmp_path)).stdout == f"no runs yet in {tmp_path}/; `sparta-lite run` makes one\n"
+    monkeypatch.chdir(tmp_path)
+    for place in ([], ["runs"]):
+        fresh = call("list", *place)
+        assert (fresh.exit_code, fresh.stdout[:20]) == (0, "no runs yet in runs/")
+    assert call("list", "--json").stdout == ""
     assert call("list", str(tmp_path), "--json").stdout == ""
     assert call("list", str(tmp_path / "missing")).exit_code == 2

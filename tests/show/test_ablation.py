@@ -62,7 +62,7 @@ def test_a_run_ends_with_the_accuracy_that_the_table_counts() -> None:
 def row(arm: str, kind: str = "arm", **changes: Any) -> dict[str, Any]:
     interval = {"low": -0.125, "high": 0.125, "bootstrap_low": -0.25, "bootstrap_high": 0.25}
     figures = {"task": "quiz", "arm": arm, "kind": kind, "mean": 0.625, "sd": 0.03125, "difference": -0.125}
-    ends = {"start": 0.3125, "best": 0.75, "worst": 0.4375, "best_init": 0.5}
+    ends = {"start": 0.3125, "gain": -0.03125, "best": 0.75, "worst": 0.4375, "best_init": 0.5}
     spent = {"seconds": 12345.0, "answers": 16000, "references": 800, "updates": 2400.0}
     return {**figures, **interval, **ends, **spent, "separable": True, "verdict": "lower"} | changes
 
@@ -71,7 +71,8 @@ def test_the_table_of_a_narrow_terminal_lacks_nothing() -> None:
     arms = ["kind=published-dynamic,size=10", "kind=reliability,size=10"]
     rows = [row(arms[0], separable=None, verdict="reference"), row(arms[1])]
     rows += [row("best init", "baseline"), row("bare base", "baseline")]
-    summary = {"seeds": 1, "paired": True, "intervals": "95 %", "rows": rows}
+    told = {"text": "iteration 1: nothing\x1b[2J is learned", "alike": 3, "runs": {arms[0]: 4, arms[1]: 1}}
+    summary = {"seeds": 1, "paired": True, "intervals": "95 %", "rows": rows, "warnings": [told]}
     lines = lines_of(table(summary), 80)
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
@@ -79,6 +80,7 @@ def test_the_table_of_a_narrow_terminal_lacks_nothing() -> None:
     assert "…" not in text
     for figure in ("0.625", "0.031", "-0.125 to +0.125", "-0.250 to +0.250", "0.312", "0.438", "0.750"):
         assert figure in text
+    assert text.count("-0.031") == 2
     assert text.count("16,000") == 2
     assert text.count("12,345") == 2
     # Every table says whose figures stand in a line.
@@ -87,3 +89,7 @@ def test_the_table_of_a_narrow_terminal_lacks_nothing() -> None:
     assert "seconds: of duels, judging and training" in text
     assert " best init (before training): lower" in lines
     assert " bare base (no adapter): lower" in lines
+    assert f"best init and bare base: of the runs of {arms[0]}" in lines
+    said = f"warning in runs of {arms[0]} (4 of 1), {arms[1]} (1 of 1): iteration 1: nothing is learned"
+    assert f"{said} (and 2 like it, with other numbers)" in lines_of(table(summary), 300)
+    assert "warning" not in "\n".join(lines_of(table(summary | {"warnings": []}), 80))

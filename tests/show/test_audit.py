@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sparta_lite.campaign.intervals import wilson
 from sparta_lite.show.audit import tables
 
 LONG = "an-adapter-with-a-name-of-forty-letters-"
@@ -32,7 +33,10 @@ def record(**changes: Any) -> dict[str, Any]:
     layout = {name.removeprefix("layout_"): value for name, value in figures(METRICS, 300).items()}
     injection = {"duels": 40, "target": 0.02, "met": False, "worst": "score", "worst_gain": 0.05}
     injection |= {"worst_gain_low": 0.01, "worst_gain_high": 0.09, "kinds": {"score": figures(KIND, 400)}}
-    point = {"iteration": 1, "judges": judges, "tribe": figures(METRICS, 500)}
+    shares = {"pair_accuracy": 1.0, "pair_accuracy_low": 0.875, "pair_accuracy_high": 1.0}
+    shares |= {"auc": 0.9996, "auc_low": 0.5, "auc_high": 1.0}
+    worse = {"pair_accuracy": 0.25, "auc": 0.125}
+    point = {"iteration": 1, "judges": {"a": shares, "b": worse}, "tribe": shares}
     return {
         "run": "runs/x",
         "duels": 1000,
@@ -60,10 +64,22 @@ def test_eighty_columns_hold_every_figure() -> None:
     assert max(map(len, text.splitlines())) <= 80
     for first in (100, 200):
         for number in range(first, first + len(METRICS)):
-            assert f"-0.{number} ±{1 + number / 1000:.3f}" in text
+            assert f"-0.{number} -1.000 to {1 + number / 500:.3f}" in text
     for number in range(400, 400 + len(KIND)):
-        assert f"-0.{number} ±{1 + number / 1000:.3f}" in text
+        assert f"-0.{number} -1.000 to {1 + number / 500:.3f}" in text
+    assert "1  1.000 .875 to 1.000  .250 to 1.000  1.000 .500 to 1.000  .125 to 1.000" in text
     assert "NOT met (most: score, +5.0, 95 %" in text
+
+
+def test_an_interval_is_said_by_its_ends() -> None:
+    """By Wilson none of 10 failed goes up to 0.278 and 9 of 10 right from 0.596 to 0.982."""
+    low, high = wilson(9, 10)
+    top = wilson(0, 10)[1]
+    judge = {"failed": 0.0, "failed_low": 0.0, "failed_high": top, "rank_correlation": -0.1}
+    judge |= {"agreement": 0.9, "agreement_low": low, "agreement_high": high}
+    judge |= {"rank_correlation_low": -0.25, "rank_correlation_high": 1.0}
+    text = " ".join(shown(record(judges={"ada": judge})).split())
+    assert "ada 0.000 .000 to .278 0.900 .596 to .982 -0.100 -.250 to 1.000" in text
 
 
 def test_hostile_judges_are_marked() -> None:

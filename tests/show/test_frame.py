@@ -125,6 +125,16 @@ def test_a_tall_terminal_charts_the_held_out_accuracy(recording: Recording) -> N
     assert lines[start + 6].split() == ["0", "1", "2", "3", "4"]
 
 
+def test_the_chart_s_legend_names_what_is_drawn(recording: Recording) -> None:
+    board = board_after(events := before(recording(), "judge", 3))
+    [title] = [line for line in lines_of(board, 80, 40) if "held-out accuracy" in line]
+    assert title.split("accuracy ── ")[1] == "⠤⠤ mean  ⠄⠄ best, worst  ⠤ ⠤ best init  ⠄ ⠄ bare base ──"
+    assert isinstance(events[0], RunStarted)
+    alone = [dataclasses.replace(events[0], algorithm="sppo"), LearnsAlone("french"), *events[1:]]
+    [title] = [line for line in lines_of(board_after(alone), 80, 40) if "held-out accuracy" in line]
+    assert title.split("─ ")[-1].split(" ──")[0] == "⠤⠤ french  ⠤ ⠤ best init  ⠄ ⠄ bare base"
+
+
 def test_a_short_terminal_says_how_many_adapters_it_leaves_out(recording: Recording) -> None:
     lines = lines_of(board_after(recording()[:-1]), 40, 12)
 

@@ -290,3 +290,14 @@ def test_the_plan_is_said_by_both_views(recording: Recording) -> None:
             second(event)
     assert plain.getvalue().startswith("plan: 7 of 8 GB\nplan: 64 places\n")
     assert "plan: 7 of 8 GB" in stream.getvalue().split(LEAVE)[1]
+
+
+def test_of_a_plan_the_views_say_the_brief_alone(recording: Recording) -> None:
+    plan = Planned(("7 of 8 GB", "batch_tokens: 64"), {"train": 7}, 8, brief=("plan: 7 GB, 5 min",))
+    stream = io.StringIO()
+    with LiveView(terminal(stream)) as view:
+        view(plan)
+    lines = plain([plan, *recording(iterations=1)])
+    assert lines[0] == "plan: 7 GB, 5 min"
+    assert "plan: 7 GB, 5 min" in stream.getvalue().split(LEAVE)[1]
+    assert not any("batch_tokens" in text for text in (*lines, stream.getvalue()))

@@ -21,7 +21,7 @@ from sparta_lite.show.report.html import Html, chart, folded, join, note, paragr
 from sparta_lite.show.report.parts import NONE, Part, dotted, number
 
 _SUMMARY = "summary.json"
-_KEYS = ("format", "seeds", "versions", "intervals", "arms", "rows")
+_KEYS = ("format", "seeds", "versions", "intervals", "arms", "rows", "warnings")
 
 _WORDS = {"higher": "Higher", "lower": "Lower"}
 """Verdicts that stand at the head of the list, and the words there; others are their own words."""
@@ -168,18 +168,21 @@ def _tables(found: AblationFiles, rows: Sequence[Row]) -> list[Html]:
         ]
         for row in rows
     ]
-    ends = ("start", "best_init", "worst", "best")
+    ends = {"start": ".3f", "gain": "+.3f", "best_init": ".3f", "worst": ".3f", "best": ".3f"}
     head_ends = ["arm", *(name.replace("_", " ") for name in ends)]
     arms = [row for row in rows if row["kind"] == "arm"]
-    cells_ends = [[_named(found, row), *(number(row[name], ".3f") for name in ends)] for row in arms]
+    cells_ends = [
+        [_named(found, row), *(number(row[name], form) for name, form in ends.items())] for row in arms
+    ]
     of_means = note(
         "Bars: the t intervals of the table; filled: they exclude zero. ±: the standard deviation over the "
         f"seeds. Intervals: {found.summary['intervals']}. Best init, bare base: those of the first arm. "
         "Hostile adapters count in no mean, and where one adapter learns alone the accuracy is its own."
     )
     of_ends = note(
-        "start: the mean before any training. best init: the best single adapter then. worst, best: of the "
-        "adapters after the last iteration. All are means over the seeds; what is picked as best flatters."
+        "start: the mean before any training. gain: the mean above, less it. best init: the best single "
+        "adapter before. worst, best: of the adapters after the last iteration. All are means over the "
+        "seeds; what is picked as best flatters."
     )
     return [table(head, cells, texts=2), of_means, table(head_ends, cells_ends), of_ends]
 
@@ -205,8 +208,8 @@ def _cost(found: AblationFiles) -> Part:
     cells = [[_named(found, row), *(number(row[name], ",.0f") for name in costs)] for row in arms]
     said = note(
         "Means per run. answers: generated in duels. references: answers that came with the data. updates: "
-        "optimizer steps of every adapter that learns. seconds: of all phases but the evaluation, with what "
-        "a kill made a run do again."
+        "optimizer steps at a learning rate above 0, of every adapter that learns. seconds: of all phases "
+        "but the evaluation, with what a kill made a run do again."
     )
     body = [table(["arm", *costs], cells), chart("costs", "seconds per phase, arm by arm"), said]
     return Part(section("cost", "Cost", *body), {"costs": ablation_figures.costs(found.summary["arms"])})
@@ -231,7 +234,19 @@ def _runs(found: AblationFiles, place: Path) -> Part:
     task = found.summary["rows"][0]["task"]
     said = note(f"Measured by {task}. The links work while this file and the runs stay where they are.")
     title = f"All {len(cells):,} runs"
-    return Part(section("runs", title, folded("Accuracy and files", table(head, cells, texts=2), said)), {})
+    body = [*_warned(found), folded("Accuracy and files", table(head, cells, texts=2), said)]
+    return Part(section("runs", title, *body), {})
+
+
+def _warned(found: AblationFiles) -> list[Html]:
+    """What runs warned of, with how many runs of which arms did; nothing where none did."""
+    cells = []
+    for warning in found.summary["warnings"]:
+        alike = f" (and {warning['alike'] - 1:,} like it)" if warning["alike"] > 1 else ""
+        whose = [tag("span", dotted(found.names, arm), f" {count}") for arm, count in warning["runs"].items()]
+        cells.append([warning["text"] + alike, join(whose, ", ")])
+    head = ["warning", f"runs that gave it, of {found.summary['seeds']}"]
+    return [table(head, cells, texts=2)] if cells else []
 
 
 def _again(found: AblationFiles) -> Part:

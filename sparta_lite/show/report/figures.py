@@ -23,6 +23,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _DODGE = 0.3  # iterations between the first adapter's bars and the last one's
 _DIGITS = 5
 """Significant digits of what is drawn. Names are escaped: Plotly reads some HTML in its texts."""
+_OF = "<br><span style='font-size:9px'>of {}</span>"
+"""Under a share: how many duels it is of."""
 _NAME = 40
 """Characters of a name beside an axis; of a longer one both ends are kept."""
 
@@ -122,7 +124,7 @@ def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
         [won[row][column] / met[row][column] if met[row][column] else None for column in place.values()]
         for row in place.values()
     ]
-    figure = blank("", "", height=150 + 34 * len(tribe))
+    figure = blank("", "", height=150 + 40 * len(tribe))
     figure.add_trace(
         go.Heatmap(
             z=shares,
@@ -132,13 +134,19 @@ def wins(tribe: Sequence[str], iterations: Sequence[Settled]) -> go.Figure:
             zmax=1,
             xgap=2,
             ygap=2,
-            text=[["" if share is None else f"{share:.0%}".rstrip("%") for share in row] for row in shares],
+            text=[
+                [
+                    "" if share is None else f"{100 * share:.0f}{_OF.format(count)}"
+                    for share, count in zip(*rows, strict=True)
+                ]
+                for rows in zip(shares, met, strict=True)
+            ],
             customdata=[
                 [f"{won[row][column]} of {met[row][column]}" for column in place.values()]
                 for row in place.values()
             ],
             texttemplate="%{text}",
-            hovertemplate="%{y} beats %{x}: %{customdata}<extra></extra>",
+            hovertemplate="%{y} beats %{x} in %{customdata} duels<extra></extra>",
             showscale=False,
             meta={"colour": "diverging"},
         )
@@ -170,6 +178,7 @@ def training(run: RunFiles, key: str, title: str) -> go.Figure:
         figure.add_trace(reference("mean of the tribe", "ink", sorted(together), means, "solid", 2.5))
     for end in first[1:-1]:
         figure.add_vline(x=end + 0.5, line={"width": 1, "color": "rgba(128,128,128,0.35)"})
+    figure.update_yaxes(exponentformat="power")  # a margin of 5e-8 would be 50n
     return figure
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from sparta_lite.show.report import figures
-from sparta_lite.show.report.html import Html, tag
+from sparta_lite.show.report.html import Html, join, tag
 from sparta_lite.show.report.reading import RunFiles
 
 NONE = "–"
@@ -23,8 +23,9 @@ class Part:
 
 
 def adapter(run: RunFiles, name: str) -> Html:
-    """An adapter's name behind a dot of its colour."""
-    return dotted(run.tribe, name)
+    """An adapter's name behind a dot of its colour; a hostile one is marked."""
+    shown = dotted(run.tribe, name)
+    return join([shown, " (hostile)"]) if name in run.started.hostile else shown
 
 
 def dotted(names: Sequence[str], name: str) -> Html:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import (
     Event,
     PhaseFinished,
@@ -73,6 +74,8 @@ class RunFiles:
     """``run.json``."""
     config: str
     """``config.yaml``, as it stands there."""
+    sft_weight: float
+    """Of the chosen answers' negative log-likelihood in the loss."""
     started: RunStarted
     learners: tuple[str, ...]
     """Adapters that learn: a baseline's one, else the tribe; the tribe also while that is not known yet."""
@@ -130,6 +133,7 @@ def read_run(root: Path) -> RunFiles:
         state=state_of(root),
         record=record,
         config=store.config.read_text(encoding="utf-8"),
+        sft_weight=load_config(store.config).training.sft_weight,
         started=starts[-1],
         learners=who_learns(metrics) or starts[-1].tribe,
         start=_ratings(store.read_reputation(0)["before"]) if iterations else {},

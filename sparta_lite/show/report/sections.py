@@ -69,7 +69,8 @@ def _reputations(run: RunFiles) -> Part:
     last = run.iterations[-1].ratings
     moved = [reputation for reputation, _ in last.values()]
     said = note(
-        f"Bars: the deviation. After the last duel the reputations lie between {min(moved):.2f} and "
+        "Bars: a fitted reputation’s standard error, or the standard deviation of an adapter’s latest changes. "
+        f"After the last duel the reputations lie between {min(moved):.2f} and "
         f"{max(moved):.2f}."
     )
     body = [chart("reputations", "every adapter's reputation over the iterations"), said]
@@ -77,7 +78,10 @@ def _reputations(run: RunFiles) -> Part:
 
 
 def _wins(run: RunFiles) -> Part:
-    said = note("Per cent of the decided duels that the row won against the column; blank: they never met.")
+    said = note(
+        "Per cent of the decided duels that the row won against the column, and below it how many those are; "
+        "blank: they never met."
+    )
     body = [chart("wins", "share of duels won, row against column"), said]
     return Part(section("wins", "Who beats whom", *body), {"wins": figures.wins(run.tribe, run.iterations)})
 
@@ -134,11 +138,22 @@ def _training(run: RunFiles) -> Part:
     charts.append(chart("lengths", "mean length of every adapter's answers over the iterations"))
     thick = "Thick: the tribe’s mean. " if run.learner is None else ""
     said = note(
-        f"{thick}Vertical lines part the iterations. The margin is that of the implicit "
-        "rewards, chosen less rejected; it starts at 0 in every iteration. A log-probability of chosen "
-        "answers that falls, and answers that grow, are the usual ways in which DPO goes wrong."
+        f"{thick}Vertical lines part the iterations. {_likelihood_in_loss(run)}The margin is that of the "
+        "implicit rewards, chosen less rejected; it starts at 0 in every iteration. A log-probability of "
+        "chosen answers that falls, and answers that grow, are the usual ways in which DPO goes wrong."
     )
     return Part(section("training", "Training", tag("div", *charts, class_="pair"), said), drawn)
+
+
+def _likelihood_in_loss(run: RunFiles) -> str:
+    """Why the loss begins elsewhere than one knows it, where it holds more than that of the preferences."""
+    if not run.sft_weight:
+        return ""
+    alone = "" if run.started.algorithm == "sppo" else "; DPO alone would begin at ln 2 = 0.693"
+    return (
+        f"The loss holds {run.sft_weight:g} (training.sft_weight) times the mean negative log-likelihood of "
+        f"the chosen answer’s tokens{alone}. "
+    )
 
 
 def _cost(run: RunFiles) -> Part:
