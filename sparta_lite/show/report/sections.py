@@ -69,7 +69,8 @@ def _reputations(run: RunFiles) -> Part:
     last = run.iterations[-1].ratings
     moved = [reputation for reputation, _ in last.values()]
     said = note(
-        "Bars: a fitted reputation’s standard error, or the standard deviation of an adapter’s latest changes. "
+        "Bars: a fitted reputation’s standard error, else the standard deviation of the adapter’s latest "
+        "changes. "
         f"After the last duel the reputations lie between {min(moved):.2f} and "
         f"{max(moved):.2f}."
     )
