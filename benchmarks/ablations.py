@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from sparta_lite.ablation.arms import Assignments, from_preset, load_arms
@@ -85,7 +85,7 @@ def hostile() -> dict[str, Assignments]:
 def spoilers() -> dict[str, Assignments]:
     """Three hostile of ten by what they do, and the seven others without them.
 
-    Of ten, seven have about 94 of 200 duels among themselves.
+    Drawn evenly, seven of ten would have about 94 of 200 duels among themselves.
     """
     arms: dict[str, Assignments] = {"healthy": ()}
     for kind in ("inverted", "garbage", "loud-garbage"):
@@ -112,7 +112,7 @@ def measure(name: str, out: Path, seeds: int) -> None:
     write_results(out, summary)
     kept = {key: summary[key] for key in ("seeds", "versions", "intervals", "rows")}
     curves = {arm["name"]: [run["tasks"][0]["mean"] for run in arm["runs"]] for arm in summary["arms"]}
-    first = [_skills(grid.run(0, number).path) for number in range(seeds)]
+    first = [_members(grid.run(0, number).path) for number in range(seeds)]
     KEPT.mkdir(exist_ok=True)
     write_json(
         KEPT / f"{name}.json",
@@ -121,15 +121,18 @@ def measure(name: str, out: Path, seeds: int) -> None:
             "settings": list(study.sets),
             **kept,
             "curves": curves,
-            "skills of the first arm": first,
+            "members of the first arm": first,
         },
     )
 
 
-def _skills(run: Path) -> dict[str, float]:
-    """Accuracy in the one skill that each adapter was expert in, and in all others, first and last."""
+def _members(run: Path) -> dict[str, float]:
+    """Best and worst at the end; and accuracy in the one skill that each was expert in, and in all others."""
     rows = [row for row in read_lines(run / "metrics.jsonl") if row["kind"] == "evaluation"]
-    found = {}
+    found = {
+        "best, last": max(rows[-1]["accuracy"].values()),
+        "worst, last": min(rows[-1]["accuracy"].values()),
+    }
     for when, row in (("first", rows[0]), ("last", rows[-1])):
         skills = [
             (name == skill, share) for name, each in row["by_skill"].items() for skill, share in each.items()
@@ -150,7 +153,12 @@ def tables() -> str:
     for name in STUDIES:
         if (KEPT / f"{name}.json").exists():
             kept = read_json(KEPT / f"{name}.json", ("rows",))
-            parts += [f"{name}, {kept['seeds']} seeds, {kept['date']}", _rows(kept), _costs(kept)]
+            parts += [
+                f"{name}, {kept['seeds']} seeds, {kept['date']}",
+                _first(kept),
+                _rows(kept),
+                _costs(kept),
+            ]
             if name == "hostile":
                 parts.append(_gains(kept))
     return "\n\n".join(parts)
@@ -176,6 +184,19 @@ def _costs(kept: Mapping[str, Any]) -> str:
             counts = [_number(row[key], ".0f") for key in ("answers", "references", "updates", "seconds")]
             lines.append("| " + " | ".join([row["arm"], *shares, *counts]) + " |")
     return "\n".join(lines)
+
+
+def _first(kept: Mapping[str, Any]) -> str:
+    """What the table does not say of the first arm."""
+    name, curves = next(iter(kept["curves"].items()))
+    means = ", ".join(f"{fmean(values):.3f}" for values in zip(*curves, strict=True))
+    members = kept["members of the first arm"]
+    shares = {what: [each[what] for each in members] for what in members[0]}
+    said = "; ".join(
+        f"{what} {fmean(each):.3f}" + (f" ± {stdev(each):.3f}" if len(each) > 1 else "")
+        for what, each in shares.items()
+    )
+    return f"{name}: by iteration {means}; {said}"
 
 
 def _number(value: float | None, form: str) -> str:
