@@ -109,3 +109,22 @@ def peft_model(base_path: Path, adapter_paths: dict[str, Path]) -> PeftModel:
             model.load_adapter(path, adapter_name=name)
     assert model is not None
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(base_path: Path, adapter_paths: dict[str, Path]) -> dict[str, Any]:
+    """A campaign of three adapters on the tiny base, small enough to run in a second."""
+    return {
+        "base": str(base_path),
+        "quantization": "none",
+        "tribe": {"adapters": {name: str(path) for name, path in adapter_paths.items()}},
+        "data": {"path": "pocket"},
+        "iterations": 2,
+        "duels": 10,
+        "checkpoint": 3,
+        "threads": 1,
+        "generation": {"max_new_tokens": 6, "max_prompt_tokens": 64, "places": 8},
+        "judge": {"layout": "turns", "minimum_mass": 0.0, "max_tokens": 400},
+        "training": {"batch": 2, "micro_batch": 1, "learning_rate": 1e-3, "save_every": 2},
+        "evaluation": {"items": 10, "max_new_tokens": 6},
+    }

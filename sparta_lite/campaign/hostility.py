@@ -6,7 +6,7 @@ run's files sees what the rules saw. Their own weights learn like everyone's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,11 @@ def hostile(config: Config, tribe: Sequence[str]) -> tuple[str, ...]:
             f"tribe.hostile is {count}, and the tribe has {len(tribe)}; leave at least one that is not"
         )
     return tuple(tribe[len(tribe) - count :])
+
+
+def titled(name: str, spoilers: Collection[str]) -> str:
+    """An adapter's name as people read it, with the mark of one of the hostile ``spoilers``."""
+    return f"{name} (hostile)" if name in spoilers else name
 
 
 def spoiled_answer(

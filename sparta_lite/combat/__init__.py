@@ -7,7 +7,7 @@ from sparta_lite.combat.matchmaking import MatchSettings, schedule
 from sparta_lite.combat.preference import Preference, preferences
 from sparta_lite.combat.reputation import KINDS, Kind, Rating, Reading, ReputationSettings, update
 from sparta_lite.combat.standing import Settlement, Standing, begin, settle
-from sparta_lite.combat.traces import as_trace, replay, replay_preferences, replay_shares
+from sparta_lite.combat.traces import as_trace, replay, replay_preferences, settle_trace
 from sparta_lite.combat.verdict import Verdict, aggregate
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "progress",
     "replay",
     "replay_preferences",
-    "replay_shares",
     "schedule",
     "settle",
+    "settle_trace",
     "update",
 ]

@@ -19,7 +19,7 @@ from typing import Any, cast
 from sparta_lite.combat.duel import Bout, Duel
 from sparta_lite.combat.preference import Preference, preferences
 from sparta_lite.combat.reputation import Kind, Rating, ReputationSettings
-from sparta_lite.combat.standing import Settlement, Standing, judge_shares, settle
+from sparta_lite.combat.standing import Settlement, Standing, settle
 from sparta_lite.errors import SpartaError
 
 ROUNDING = 1e-4
@@ -37,7 +37,7 @@ def replay(
     """
     return [
         {name: (rating.reputation, rating.deviation) for name, rating in ratings.items()}
-        for _, settlement in _settled(trace, _rules(kind, settings))
+        for _, settlement in settle_trace(trace, _rules(kind, settings))
         for ratings in settlement.history
     ]
 
@@ -51,16 +51,20 @@ def replay_preferences(
     """The preference pairs that the trace's votes make, per iteration and duel; arguments as in `replay`."""
     rules = _rules(kind, settings)
     return [
-        preferences(bouts, settlement, rules, minimum_margin) for bouts, settlement in _settled(trace, rules)
+        preferences(bouts, settlement, rules, minimum_margin)
+        for bouts, settlement in settle_trace(trace, rules)
     ]
 
 
-def replay_shares(
-    trace: Mapping[str, Any], kind: str | None = None, settings: ReputationSettings | None = None
-) -> dict[str, float]:
-    """Every adapter's share of the judges' weight after the last iteration; arguments as in `replay`."""
-    rules = _rules(kind, settings)
-    return judge_shares(_settled(trace, rules)[-1][1].standing, rules.reading)
+def settle_trace(trace: Mapping[str, Any], rules: ReputationSettings) -> list[tuple[list[Bout], Settlement]]:
+    """Every iteration's bouts and what they come to; raises as `replay` does."""
+    standing, iterations = _read(trace)
+    settled = []
+    for bouts in iterations:
+        settlement = settle(standing, bouts, rules)
+        settled.append((bouts, settlement))
+        standing = settlement.standing
+    return settled
 
 
 def as_trace(start: Standing, iterations: Sequence[Sequence[Bout]]) -> dict[str, Any]:
@@ -89,16 +93,6 @@ def as_trace(start: Standing, iterations: Sequence[Sequence[Bout]]) -> dict[str,
 def _rules(kind: str | None, settings: ReputationSettings | None) -> ReputationSettings:
     rules = settings or ReputationSettings()
     return rules if kind is None else dataclasses.replace(rules, kind=cast(Kind, kind))
-
-
-def _settled(trace: Mapping[str, Any], rules: ReputationSettings) -> list[tuple[list[Bout], Settlement]]:
-    standing, iterations = _read(trace)
-    settled = []
-    for bouts in iterations:
-        settlement = settle(standing, bouts, rules)
-        settled.append((bouts, settlement))
-        standing = settlement.standing
-    return settled
 
 
 def _read(trace: Mapping[str, Any]) -> tuple[Standing, list[list[Bout]]]:

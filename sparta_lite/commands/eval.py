@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from sparta_lite.campaign.hostility import titled
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.data.rows import require_source
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json
 from sparta_lite.outcome.finished import Finished, open_run
+from sparta_lite.show.text import counted
 
 _REPORT_EVERY = 10.0  # seconds
 _BASE = "bare base"
@@ -150,7 +152,7 @@ def _report(record: Mapping[str, Any]) -> str:
             )
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
-        lines += ["", f"{task['task']}, {_questions(task['items'])}"]
+        lines += ["", f"{task['task']}, {counted(task['items'], 'questions')}"]
         lines += _table(record, (value, "95 % interval", lost), rows, higher=True)
     if record["tasks"]:
         lines += ["", *_wrapped(f"intervals: {record['intervals']}")]
@@ -160,24 +162,14 @@ def _report(record: Mapping[str, Any]) -> str:
             (name, figures["value"], _number(figures["stderr"]))
             for name, figures in (*task["results"].items(), (_BASE, task["base"]))
         ]
-        questions = "" if task["items"] is None else f", {_questions(task['items'])}"
+        questions = "" if task["items"] is None else f", {counted(task['items'], 'questions')}"
         lines += ["", f"{task['task']}, {task['fewshot'] or 0}-shot{questions}, by lm-evaluation-harness"]
         lines += _table(record, (f"{task['metric']}{kept}", "± stderr"), rows, task["higher_is_better"])
     return "\n".join(lines)
 
 
 def _when(iterations: int) -> str:
-    if iterations == 0:
-        return "before the first iteration"
-    return "after 1 iteration" if iterations == 1 else f"after {iterations} iterations"
-
-
-def _questions(items: int) -> str:
-    return "1 question" if items == 1 else f"{items:,} questions"
-
-
-def _named(record: Mapping[str, Any], name: str) -> str:
-    return f"{name} (hostile)" if name in record["hostile"] else name
+    return "before the first iteration" if iterations == 0 else f"after {counted(iterations, 'iterations')}"
 
 
 def _table(
@@ -197,7 +189,7 @@ def _table(
     cells = [("", "adapter", *titles)]
     for name, value, *others in (*tribe, base):
         marked = best is not None and value == best and name not in (*record["hostile"], _BASE)
-        cells.append(("*" if marked else "", _named(record, name), _number(value), *others))
+        cells.append(("*" if marked else "", titled(name, record["hostile"]), _number(value), *others))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         f"{mark:1} {name:{widths[1]}}  "

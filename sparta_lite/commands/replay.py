@@ -15,7 +15,9 @@ import typer
 
 from sparta_lite import combat
 from sparta_lite.campaign.config import Config, load_config
+from sparta_lite.campaign.hostility import hostile, titled
 from sparta_lite.campaign.store import no_run
+from sparta_lite.combat.standing import judge_shares
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
 
@@ -26,8 +28,8 @@ _SHOWN = 20  # pairs that change sides, in the printed report
 class _Outcome:
     """What one set of rules makes of the votes."""
 
-    ratings: dict[str, tuple[float, float]]
-    """Adapter -> reputation and deviation, after the last duel."""
+    ratings: dict[str, combat.Rating]
+    """Of every adapter, after the last duel."""
     shares: dict[str, float]
     """Adapter -> its share of the judges' weight, after the last duel."""
     pairs: list[tuple[combat.Preference | None, ...]]
@@ -36,6 +38,19 @@ class _Outcome:
     @property
     def count(self) -> int:
         return sum(pair is not None for pairs in self.pairs for pair in pairs)
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """A run's votes under its own rules and under others."""
+
+    run: Path
+    rules: Config
+    """The other ones."""
+    hostile: tuple[str, ...]
+    recorded: _Outcome
+    replayed: _Outcome
+    changes: list[_Change]
 
 
 @dataclass(frozen=True)
@@ -73,26 +88,35 @@ def replay(
         )
     rules = load_config(run / "config.yaml", sets or [])
     quiet_libraries()
-    from sparta_lite.campaign.hostility import hostile
     from sparta_lite.campaign.store import read_trace
 
     trace = read_trace(run)
-    spoilers = hostile(recorded_rules, tuple(trace["start"]))
     recorded, replayed = _settled(trace, recorded_rules), _settled(trace, rules)
-    changes = _changes(trace, recorded, replayed)
-    if json:
-        typer.echo(json_text.dumps(_document(run, rules, spoilers, recorded, replayed, changes), indent=1))
-    else:
-        typer.echo(_report(run, rules, spoilers, recorded, replayed, changes))
+    found = _Replay(
+        run,
+        rules,
+        hostile(recorded_rules, tuple(trace["start"])),
+        recorded,
+        replayed,
+        _changes(trace, recorded, replayed),
+    )
+    typer.echo(json_text.dumps(_document(found), indent=1) if json else _report(found))
 
 
 def _settled(trace: dict[str, Any], rules: Config) -> _Outcome:
     settings = rules.reputation.settings()
     start = combat.as_trace(combat.begin(tuple(trace["start"]), settings), [])["start"]
     trace = {**trace, "start": start}
-    pairs = combat.replay_preferences(trace, settings=settings, minimum_margin=rules.pairs.minimum_margin)
-    shares = combat.replay_shares(trace, settings=settings)
-    return _Outcome(combat.replay(trace, settings=settings)[-1], shares, pairs)
+    settled = combat.settle_trace(trace, settings)
+    standing = settled[-1][1].standing
+    return _Outcome(
+        standing.ratings,
+        judge_shares(standing, settings.reading),
+        [
+            combat.preferences(bouts, settlement, settings, rules.pairs.minimum_margin)
+            for bouts, settlement in settled
+        ],
+    )
 
 
 def _changes(trace: dict[str, Any], recorded: _Outcome, replayed: _Outcome) -> list[_Change]:
@@ -111,20 +135,14 @@ def _chosen(pair: combat.Preference | None) -> str | None:
     return None if pair is None else pair.duel.fighters[pair.chosen]
 
 
-def _document(
-    run: Path,
-    rules: Config,
-    spoilers: tuple[str, ...],
-    recorded: _Outcome,
-    replayed: _Outcome,
-    changes: list[_Change],
-) -> dict[str, Any]:
+def _document(found: _Replay) -> dict[str, Any]:
+    rules, recorded, replayed = found.rules, found.recorded, found.replayed
     return {
-        "run": str(run),
+        "run": str(found.run),
         "rules": {"reputation": rules.reputation.model_dump(), "pairs": rules.pairs.model_dump()},
-        "hostile": list(spoilers),
+        "hostile": list(found.hostile),
         "reputations": {
-            name: {"recorded": list(recorded.ratings[name]), "replayed": list(replayed.ratings[name])}
+            name: {"recorded": _pair(recorded.ratings[name]), "replayed": _pair(replayed.ratings[name])}
             for name in recorded.ratings
         },
         "judge_weights": {
@@ -134,33 +152,32 @@ def _document(
         "pairs": {
             "recorded": recorded.count,
             "replayed": replayed.count,
-            "changed": [vars(change) for change in changes],
+            "changed": [vars(change) for change in found.changes],
         },
     }
 
 
-def _report(
-    run: Path,
-    rules: Config,
-    spoilers: tuple[str, ...],
-    recorded: _Outcome,
-    replayed: _Outcome,
-    changes: list[_Change],
-) -> str:
-    titles = {name: f"{name} (hostile)" if name in spoilers else name for name in recorded.ratings}
+def _pair(rating: combat.Rating) -> list[float]:
+    return [rating.reputation, rating.deviation]
+
+
+def _cells(outcome: _Outcome, name: str) -> str:
+    rating = outcome.ratings[name]
+    return f"{rating.reputation:9.3f} ± {rating.deviation:6.3f} {outcome.shares[name]:8.2%}"
+
+
+def _report(found: _Replay) -> str:
+    recorded, replayed, changes = found.recorded, found.replayed, found.changes
+    titles = {name: titled(name, found.hostile) for name in recorded.ratings}
     width = max(len("adapter"), *map(len, titles.values()))
     lines = [
-        f"{run} under {rules.reputation.kind!r} rules",
+        f"{found.run} under {found.rules.reputation.kind!r} rules",
         "",
         f"{'adapter':{width}}  {'recorded':>27}  {'replayed':>27}",
         f"{'':{width}}  {'reputation':>18} {'judges':>8}  {'reputation':>18} {'judges':>8}",
     ]
-    for name in sorted(replayed.ratings, key=lambda name: -replayed.ratings[name][0]):
-        shown = (
-            f"{outcome.ratings[name][0]:9.3f} ± {outcome.ratings[name][1]:6.3f} {outcome.shares[name]:8.2%}"
-            for outcome in (recorded, replayed)
-        )
-        lines.append(f"{titles[name]:{width}}  " + "  ".join(shown))
+    for name in sorted(replayed.ratings, key=lambda name: -replayed.ratings[name].reputation):
+        lines.append(f"{titles[name]:{width}}  {_cells(recorded, name)}  {_cells(replayed, name)}")
     turned = sum(change.recorded is not None and change.replayed is not None for change in changes)
     lines += [
         "",

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sparta_lite.campaign.hostility import titled
 from sparta_lite.campaign.intervals import wilson
 from sparta_lite.campaign.records import who_learns
 from sparta_lite.campaign.settings import POCKET
@@ -59,7 +60,7 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         "| run | |",
         "| --- | --- |",
         f"| base | {_name(config.base)}, {held} |",
-        f"| tribe | {', '.join(_member(finished, each) for each in finished.tribe)} |",
+        f"| tribe | {', '.join(titled(each, finished.hostile) for each in finished.tribe)} |",
         f"| seed | {config.seed} |",
         f"| iterations | {finished.iteration} |",
         f"| duels | {duels} |",
@@ -72,10 +73,6 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         *_evaluation(finished, name),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _member(finished: Finished, name: str) -> str:
-    return f"{name} (hostile)" if name in finished.hostile else name
 
 
 def _constants(finished: Finished) -> str:

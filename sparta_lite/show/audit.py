@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparta_lite.campaign.hostility import titled
 from sparta_lite.show.lines import FAINT, STRONG
 from sparta_lite.show.text import clean
 
@@ -91,9 +92,7 @@ def tables(record: Mapping[str, Any]) -> RenderableType:
 
 def _parts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     truth, spoilers = record["truth"], record["hostile"]
-    judges = {
-        f"{name} (hostile)" if name in spoilers else name: each for name, each in record["judges"].items()
-    }
+    judges = {titled(name, spoilers): each for name, each in record["judges"].items()}
     rows = {**judges, _TRIBE: record["tribe"]}
     yield Text(f"{clean(record['run'])}: {record['duels']:,} duels")
     if not truth["known"]:

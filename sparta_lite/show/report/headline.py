@@ -12,6 +12,7 @@ from sparta_lite.show.report import figures
 from sparta_lite.show.report.html import Html, chart, note, paragraph, section, tag
 from sparta_lite.show.report.parts import NONE, Part, adapter, number
 from sparta_lite.show.report.reading import RunFiles
+from sparta_lite.show.text import counted
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _verdict(run: RunFiles, values: list[_Value], iterations: int) -> Html:
         for label, words in (("best init", "the best initial adapter"), ("bare base", "the bare base"))
         if label in by_label
     ]
-    learned = "1 iteration" if iterations == 1 else f"{iterations} iterations"
+    learned = counted(iterations, "iterations")
     when = f"After {learned}" if iterations else "Before any training"
     if run.learner is None:
         start: list[str] = [f"{when} the tribe’s mean is "]
