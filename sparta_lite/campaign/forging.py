@@ -10,12 +10,13 @@ from typing import Any
 from sparta_lite.campaign.resident import choices_for
 from sparta_lite.campaign.sources import base_source
 from sparta_lite.data.conversations import TULU_V2, Columns, Subsets, read_subsets, sample
+from sparta_lite.data.row import some
 from sparta_lite.engine.base import Base, Quantization, load_base
 from sparta_lite.engine.hub import CONFIG_FILE
 from sparta_lite.engine.peft_io import write_adapter
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shown
 from sparta_lite.files import read_json, write_json
-from sparta_lite.training.sft import Lesson, SftSettings, tokenize, train_adapter
+from sparta_lite.training.sft import Lesson, SftSettings, TurnsError, tokenize, train_adapter
 from sparta_lite.training.unsloth import load_model, wrap_with_unsloth
 from sparta_lite.training.view import Wrap, wrap_with_peft
 
@@ -49,7 +50,7 @@ def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda 
     if plan.data == TULU_V2:
         say("gemini_alpaca is made from the mixture's gpt4_alpaca: it has no answers by Gemini")
     if subsets.skipped:
-        say(f"{subsets.skipped} rows were left out: no assistant says anything in them")
+        say(f"{len(subsets.skipped)} rows were skipped: {some(subsets.skipped)}")
     missing = [name for name in subsets.conversations if not (out / name / CONFIG_FILE).is_file()]
     for name in subsets.conversations:
         if name not in missing:
@@ -102,14 +103,37 @@ def _require_place(plan: ForgePlan, out: Path) -> None:
 def _lessons(
     base: Base, plan: ForgePlan, subsets: Subsets, name: str, say: Callable[[str], None]
 ) -> list[Lesson]:
-    conversations = sample(subsets.conversations[name], plan.rows, plan.seed, name)
-    found = [tokenize(base, conversation, plan.settings.max_length) for conversation in conversations]
-    lessons = [lesson for lesson in found if lesson is not None]
+    """The subset's conversations as tokens; those that cannot be learned from are said.
+
+    Raises:
+        SpartaError: the base's template refuses most of them, or no answer begins early enough.
+    """
+    placed = list(zip(subsets.places[name], subsets.conversations[name], strict=True))
+    chosen = sample(placed, plan.rows, plan.seed, name)
+    lessons, refused, late = [], [], []
+    for place, conversation in chosen:
+        try:
+            lesson = tokenize(base, conversation, plan.settings.max_length)
+        except TurnsError as error:
+            refused.append((place, error))
+            continue
+        if lesson is None:
+            late.append(place)
+        else:
+            lessons.append(lesson)
+    places = some([place for place, _ in refused])
+    if 2 * len(refused) > len(chosen):
+        raise SpartaError(
+            f"{plan.data}: of the subset {shown(name)} {len(refused)} of {len(chosen)} rows cannot be used "
+            f"({places}): {refused[0][1]}; remove them, or choose another --base"
+        )
     if not lessons:
         raise SpartaError(
-            f"{plan.data}: in the subset {name!r} no answer begins within {plan.settings.max_length} tokens; "
-            "raise --max-length"
+            f"{plan.data}: in the subset {shown(name)} no answer begins within {plan.settings.max_length} "
+            "tokens; raise --max-length"
         )
-    if len(lessons) < len(found):
-        say(f"{name}: {len(found) - len(lessons)} conversations were left out, their answers begin too late")
+    if refused:
+        say(f"{name}: {len(refused)} rows were skipped: {places}; {refused[0][1]}")
+    if late:
+        say(f"{name}: {len(late)} rows were skipped, their answers begin too late: {some(late)}")
     return lessons

@@ -192,6 +192,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     )
     for notice in inputs.instructions.notices(config.data.task or config.data.path):
         tell(Warned(notice))
+    for notice in (notice for task in inputs.held_out for notice in task.notices):
+        tell(Warned(notice))
     arena.look_at_kernels()
     for name, (is_now, was) in _changes(now, record).items():
         tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))

@@ -84,6 +84,8 @@ def evaluate(
     if harness is not None and named is None and not files:
         named = ()
     config, ours = evaluation.tasks_of(finished, named, files, items)
+    for notice in (notice for task in ours for notice in task.notices):
+        _say(notice)
     total = (len(names) + 1) * sum(len(task.questions) for task in ours)
     record = evaluation.measure(finished, config, names, ours, order, _progress(total), _say)
     place = out or evaluation.free_file(finished)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-from sparta_lite.data.rows import kind, read_rows
-from sparta_lite.errors import SpartaError
+from sparta_lite.data.detection import CHATS, SYSTEMS, with_input
+from sparta_lite.data.fields import encodable, messages_in, parsed, require_columns, value_of
+from sparta_lite.data.messages import Conversation, conversation_of
+from sparta_lite.data.row import FaultError, Row, all_columns, columns_of, kind, listed, sound
+from sparta_lite.data.rows import parted, read_rows
+from sparta_lite.errors import SpartaError, shown
 from sparta_lite.randomness import generator
 
 TULU_V2 = "tulu-v2"
@@ -29,12 +32,11 @@ _TULU_V2_SUBSETS = {
 }
 """The mixture's name of a subset -> the paper's."""
 
-_ROLES = ("system", "user", "assistant")
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
+_LONGEST_NAME = 100  # of a subset, which names a directory
+_TEMPLATE = "--template"
 
-Message = tuple[str, str]
-"""Role and text."""
-Conversation = tuple[Message, ...]
+_Drawn = TypeVar("_Drawn")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Columns:
     """Which columns make a conversation: ``messages``, or a prompt and its response."""
 
     prompt: str | None = None
-    """The prompt's column, or text over columns such as ``"{instruction}\\n{input}"``; None: messages."""
+    """The prompt's column, or text over columns such as ``"{instruction}\\n{input}"``; None: what the columns
+    are called decides."""
     response: str = "response"
     messages: str = "messages"
 
@@ -51,8 +54,10 @@ class Columns:
 class Subsets:
     conversations: Mapping[str, Sequence[Conversation]]
     """Subset -> its conversations, in the file's order; the names can name directories."""
-    skipped: int
-    """Rows in which no assistant says anything."""
+    places: Mapping[str, Sequence[str]]
+    """Subset -> where each of its conversations stands."""
+    skipped: tuple[str, ...]
+    """The rows that were left out: place and reason."""
 
 
 def read_subsets(path: str, by: str | None, columns: Columns, split: str | None = None) -> Subsets:
@@ -65,48 +70,33 @@ def read_subsets(path: str, by: str | None, columns: Columns, split: str | None 
         split: None: the only one, or ``train``.
 
     Raises:
-        SpartaError: nothing can be read, a column is missing, a row is no conversation, or there are fewer
-            than three subsets.
+        SpartaError: nothing can be read, a column is missing, most rows are no conversations, or there are
+            fewer than three subsets, or one in which no assistant says anything.
     """
     tulu = path == TULU_V2
     by = by or (_TULU_V2_COLUMN if tulu else None)
     if by is None:
         raise SpartaError(f"{path}: which column parts it into subsets? Name it with --by")
     rows = read_rows(_TULU_V2_PLACE if tulu else path, None, split)
-    parted: dict[str, list[Conversation]] = {}
-    skipped = 0
-    for row in rows:
-        where = f"{path}, {row.place}"
-        if not isinstance(row.value, dict):
-            raise SpartaError(f"{where}: is {kind(row.value)}; give an object with named columns")
-        subset = _subset(row.value, by, where)
-        if tulu:
-            known = _TULU_V2_SUBSETS.get(subset.partition(".")[0])
-            if known is None:
-                continue
-            subset = known
-        conversation = _conversation(row.value, columns, where)
-        if any(role == "assistant" and text.strip() for role, text in conversation):
-            parted.setdefault(subset, []).append(conversation)
-        else:
-            parted.setdefault(subset, [])
-            skipped += 1
-    empty = [name for name, conversations in parted.items() if not conversations]
-    if empty:
-        raise SpartaError(
-            f"{path}: no assistant says anything in the subset {empty[0]!r}; fill it or remove it"
-        )
-    if len(parted) < 3:
-        raise SpartaError(
-            f"{path}: column {by!r} has {len(parted)} different values, a tribe needs at least 3 adapters; "
-            "part it by another column"
-        )
-    return Subsets({name: parted[name] for name in sorted(parted)}, skipped)
+    name = parted(path)[0]
+    require_columns(rows, [by], name)
+    if tulu:
+        rows = [row for row in rows if _of_tulu(row, by) is not None]
+    read = _reader(rows, columns, name)
+    names = _Names(by, _of_tulu if tulu else _label)
+    taken, skipped = sound(rows, lambda row: (names.of(row), _answered(read(row))), name, "conversations")
+    found: dict[str, list[tuple[str, Conversation]]] = {}
+    for row, (subset, conversation) in taken:
+        found.setdefault(subset, []).append((row.place, conversation))
+    _require_tribe(found, names, f"{name}: column {shown(by)}")
+    return Subsets(
+        {subset: [conversation for _, conversation in found[subset]] for subset in sorted(found)},
+        {subset: [place for place, _ in found[subset]] for subset in sorted(found)},
+        tuple(skipped),
+    )
 
 
-def sample(
-    conversations: Sequence[Conversation], rows: int | None, seed: int, name: str
-) -> Sequence[Conversation]:
+def sample(conversations: Sequence[_Drawn], rows: int | None, seed: int, name: str) -> Sequence[_Drawn]:
     """At most ``rows`` of a subset, drawn by seed and name, in the file's order."""
     if rows is None or rows >= len(conversations):
         return conversations
@@ -114,60 +104,155 @@ def sample(
     return [conversations[index] for index in sorted(chosen)]
 
 
-def _subset(row: Mapping[str, Any], by: str, where: str) -> str:
-    if by not in row:
-        raise SpartaError(f"{where}: has no column {by!r} to part by; it has {', '.join(row)}")
-    value = row[by]
-    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        raise SpartaError(f"{where}: column {by!r} is {value!r}; it must name the row's subset")
-    return _NOT_IN_A_NAME.sub("_", str(value).strip()).lstrip(".-") or "_"
+class _Names:
+    """The names of the subsets, and the values that they stand for."""
 
+    def __init__(self, by: str, label: Callable[[Row, str], str | None]) -> None:
+        self._by = by
+        self._label = label
+        self.values: dict[str, str] = {}
 
-def _conversation(row: Mapping[str, Any], columns: Columns, where: str) -> Conversation:
-    if columns.prompt is None:
-        return _messages(row, columns.messages, where)
-    if "{" in columns.prompt:
-        prompt = "".join(_filled(row, columns.prompt, where))
-    else:
-        prompt = _text(row, columns.prompt, where)
-    return (("user", prompt), ("assistant", _text(row, columns.response, where)))
+    def of(self, row: Row) -> str:
+        """The name of the row's subset.
 
-
-def _filled(row: Mapping[str, Any], template: str, where: str) -> Iterator[str]:
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise SpartaError(f'--template {template!r}: {error}; write columns as "{{name}}"') from error
-    for text, name, _, _ in parts:
-        yield text
-        if name is not None:
-            yield _text(row, name, where)
-
-
-def _messages(row: Mapping[str, Any], column: str, where: str) -> Conversation:
-    if column not in row:
-        raise SpartaError(
-            f"{where}: has no column {column!r}; it has {', '.join(row)}: name the prompt with --column or "
-            "--template, and --response"
-        )
-    given = row[column]
-    if not isinstance(given, list) or not all(isinstance(message, Mapping) for message in given):
-        raise SpartaError(f"{where}: column {column!r} must be a list of messages with role and content")
-    conversation = []
-    for message in given:
-        role, text = message.get("role"), message.get("content")
-        if role not in _ROLES or not isinstance(text, str):
-            raise SpartaError(
-                f"{where}: a message of {column!r} has role {role!r} and {kind(text)} for content; "
-                f"give one of {', '.join(_ROLES)} and text"
+        Raises:
+            FaultError: the row names none.
+        """
+        label = self._label(row, self._by)
+        if label is None:
+            value = columns_of(row).get(self._by)
+            raise FaultError(
+                f"has {shown(value)} in column {shown(self._by)}, which must name the row's subset"
             )
-        conversation.append((role, text))
-    return tuple(conversation)
+        name = _NOT_IN_A_NAME.sub("_", label).lstrip(".-")[:_LONGEST_NAME] or "_"
+        if self.values.setdefault(name, label) != label:
+            raise SpartaError(
+                f"--by {shown(self._by)}: the values {shown(self.values[name])} and {shown(label)} would "
+                f"both name the adapter {shown(name)}; rename one"
+            )
+        return name
 
 
-def _text(row: Mapping[str, Any], column: str, where: str) -> str:
-    if column not in row:
-        raise SpartaError(f"{where}: has no column {column!r}; it has {', '.join(row)}")
-    if not isinstance(row[column], str):
-        raise SpartaError(f"{where}: column {column!r} holds {kind(row[column])}; it must be text")
-    return str(row[column])
+def _label(row: Row, by: str) -> str | None:
+    value = value_of(row, by)
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        return None
+    return str(value).strip()
+
+
+def _of_tulu(row: Row, by: str) -> str | None:
+    """The paper's name of the row's subset; None for one that it leaves out."""
+    label = columns_of(row).get(by)
+    return _TULU_V2_SUBSETS.get(label.partition(".")[0]) if isinstance(label, str) else None
+
+
+def _require_tribe(found: Mapping[str, object], names: _Names, where: str) -> None:
+    if silent := [name for name in names.values if name not in found]:
+        raise SpartaError(
+            f"{where}: no assistant says anything in the subset {shown(silent[0])}; fill it or remove it"
+        )
+    if len(found) < 3:
+        raise SpartaError(
+            f"{where} has {len(found)} different values, a tribe needs at least 3 adapters; part it by "
+            "another column"
+        )
+
+
+def _answered(conversation: Conversation) -> Conversation:
+    """``conversation`` itself.
+
+    Raises:
+        FaultError: there is nothing in it to learn.
+    """
+    for _, text in conversation:
+        encodable(text)
+    if not any(role == "assistant" and text.strip() for role, text in conversation):
+        raise FaultError("has nothing that an assistant says")
+    if not any(role in ("user", "system", "tool") for role, _ in conversation):
+        raise FaultError(
+            "has an answer to nothing",
+            "name the column of the prompt with --column, its answer's with --response",
+        )
+    return conversation
+
+
+def _reader(rows: Sequence[Row], columns: Columns, path: str) -> Callable[[Row], Conversation]:
+    """How a row's conversation is read: by the columns that are named, else by what they are called.
+
+    Raises:
+        SpartaError: no row has those columns, or none of a known form.
+    """
+    names = all_columns(rows)
+    if columns.prompt is not None:
+        return _by_prompt(rows, columns, path)
+    if chat := next((name for name in (columns.messages, *CHATS) if name in names), None):
+        return lambda row: _with_system(row, _turns(row, chat, "user"))
+    if {"prompt", "completion"} <= set(names):
+        return lambda row: (*_turns(row, "prompt", "user"), *_turns(row, "completion", "assistant"))
+    if "instruction" in names and (
+        answer := next((c for c in (columns.response, "output") if c in names), None)
+    ):
+        return lambda row: _with_system(row, _alpaca(row, answer))
+    if not names:  # no row is an object, which is said row by row
+        return lambda row: ()
+    raise SpartaError(
+        f"{path}: has no column {shown(columns.messages)}; it has {listed(names)}: {_way(names)}"
+    )
+
+
+def _by_prompt(rows: Sequence[Row], columns: Columns, path: str) -> Callable[[Row], Conversation]:
+    column = str(columns.prompt)
+    if "{" in column:
+        template = parsed(column, path, _TEMPLATE)
+        require_columns(rows, [*template.columns, columns.response], path)
+        return lambda row: (("user", template.filled(row)), *_turns(row, columns.response, "assistant"))
+    require_columns(rows, [column], path)
+    if columns.response not in all_columns(rows) and any(_is_chat(row, column) for row in rows):
+        return lambda row: _turns(row, column, "user")  # question and answer stand in one column
+    require_columns(rows, [columns.response], path)
+    return lambda row: (*_turns(row, column, "user"), *_turns(row, columns.response, "assistant"))
+
+
+def _is_chat(row: Row, column: str) -> bool:
+    try:
+        return messages_in(value_of(row, column)) is not None
+    except FaultError:
+        return False
+
+
+def _turns(row: Row, column: str, role: str) -> Conversation:
+    """The messages in a column; a text is one of ``role``."""
+    value = value_of(row, column)
+    messages = messages_in(value)
+    if messages is not None:
+        return conversation_of(messages)
+    if not isinstance(value, str):
+        raise FaultError(f"holds {kind(value)} in column {shown(column)}, neither text nor messages")
+    return ((role, value),)
+
+
+def _alpaca(row: Row, answer: str) -> Conversation:
+    """Alpaca's question and answer, behind the earlier ones that some have in ``history``."""
+    earlier: list[tuple[str, str]] = []
+    for pair in columns_of(row).get("history") or ():
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise FaultError("holds no pairs of texts in column 'history'")
+        earlier += [("user", pair[0]), ("assistant", pair[1])]
+    return (*earlier, ("user", with_input(row)), *_turns(row, answer, "assistant"))
+
+
+def _with_system(row: Row, conversation: Conversation) -> Conversation:
+    """The conversation, behind the system prompt that stands in a column of its own."""
+    given = next((columns_of(row)[name] for name in SYSTEMS if name in columns_of(row)), None)
+    if not isinstance(given, str) or not given.strip() or conversation[0][0] == "system":
+        return conversation
+    return (("system", given), *conversation)
+
+
+def _way(names: Sequence[str]) -> str:
+    if "chosen" in names:
+        whole = "--column prompt --response chosen" if "prompt" in names else "--column chosen"
+        return f"{whole} learns what was chosen"
+    if "text" in names:
+        return "a text without turns teaches no answer; name question and answer with --column and --response"
+    return "name the prompt with --column or --template, and --response"

@@ -8,13 +8,13 @@ Columns that hold an answer or its explanation are never part of a question.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from sparta_lite.data.choices import choices_of
+from sparta_lite.data.detection import joined, with_input
 from sparta_lite.data.expressions import boxes
-from sparta_lite.data.instructions import FaultError, checked, text_of
-from sparta_lite.data.rows import Row
+from sparta_lite.data.fields import checked, text_of
+from sparta_lite.data.row import FaultError, Row, columns_of, kind
 from sparta_lite.data.task import Question
 from sparta_lite.randomness import key
 
@@ -38,36 +38,51 @@ class Entry:
 
 def word_problem(row: Row) -> Entry:
     """GSM8K: ``question`` and ``answer`` with the number after ``####``; published: instruction, input."""
-    if "question" in _columns(row):
+    if "question" in columns_of(row):
         core = text = text_of(row, "question")
     else:
         core = text_of(row, "input")
-        text = _joined(text_of(row, "instruction"), core)
+        text = joined(text_of(row, "instruction"), core)
     gold = _gold(row, "answer")
     return _entry(text + _NUMBER_REQUEST, None if gold is None else gold.rpartition("####")[2].strip(), core)
 
 
 def competition_problem(row: Row) -> Entry:
-    """MATH: ``problem`` and ``solution`` with its answer in a box; published: ``answer`` as well."""
+    """MATH: ``problem``, and ``solution`` with its answer in a box or ``answer`` as well."""
+    level = level_of(row)
     text = text_of(row, "problem")
     gold = _gold(row, "answer")
     if gold is None and (solution := _gold(row, "solution")) is not None:
         gold = next((content for _, content in reversed(boxes(solution))), None)
-    level = _columns(row).get("level")
-    return _entry(text + _BOXED_REQUEST, gold, text, group=level if isinstance(level, str) else "")
+    return _entry(text + _BOXED_REQUEST, gold, text, group=level)
+
+
+def level_of(row: Row) -> str:
+    """``Level 5``, which MATH-500 writes as the number 5.
+
+    Raises:
+        FaultError: the row has no level.
+    """
+    value = columns_of(row).get("level")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise FaultError(f"has {kind(value)} for its level", "write levels as 'Level 5' or 5")
+    said = str(value).strip()
+    return f"Level {said}" if said.isdecimal() else said
 
 
 def medical_choice(row: Row) -> Entry:
-    """MedQA: ``question``, ``options`` by letter, ``answer_idx``; or a ready-made text, see `lettered`."""
-    columns = _columns(row)
-    options = columns.get("options")
-    if not isinstance(options, Mapping) or not options:
+    """MedQA: ``question``, its choices in any form, ``answer_idx``; or a ready-made text, see `lettered`."""
+    columns = columns_of(row)
+    choices = choices_of(columns)
+    if choices is None:
         return lettered(row)
     question = text_of(row, "question")
-    choices = "\n".join(f"{letter}. {text}" for letter, text in sorted(options.items()) if text is not None)
     step = columns.get("meta_info")
     group = step if isinstance(step, str) else ""
-    return _entry(f"{question}\n{choices}{_LETTER_REQUEST}", _gold(row, "answer_idx"), question, group)
+    text = f"{question}\n{choices.lines()}{_LETTER_REQUEST}"
+    return _entry(text, choices.right(columns), question, group)
 
 
 def lettered(row: Row) -> Entry:
@@ -97,8 +112,8 @@ def proposed_answer(row: Row) -> Entry:
 
     From the lists one answer is proposed per question, true or false by a hash of the question.
     """
-    question = text_of(row, "question")
-    columns = _columns(row)
+    question = checked(text_of(row, "question"))
+    columns = columns_of(row)
     if "incorrect_answers" not in columns:
         found = _PROPOSED.match(question)
         label = _gold(row, "label")
@@ -122,15 +137,11 @@ def open_ended(row: Row) -> Entry:
 
 def ready_made(row: Row) -> str:
     """The row's ``prompt``, or ``instruction`` and, where it is not blank, ``input``."""
-    columns = _columns(row)
-    if "prompt" in columns:
-        return text_of(row, "prompt")
-    below = text_of(row, "input") if columns.get("input") else ""
-    return _joined(text_of(row, "instruction"), below)
+    return text_of(row, "prompt") if "prompt" in columns_of(row) else with_input(row)
 
 
 def _norm(row: Row, context: tuple[str, ...]) -> Entry:
-    if "Story" not in _columns(row):
+    if "Story" not in columns_of(row):
         text = text_of(row, "instruction")
         label = _gold(row, "label")
         return _entry(text, None if label is None else label.lower(), text)
@@ -141,18 +152,10 @@ def _norm(row: Row, context: tuple[str, ...]) -> Entry:
     return _entry(text, None if label is None else label.lower(), story)
 
 
-def _columns(row: Row) -> Mapping[str, Any]:
-    return row.value if isinstance(row.value, dict) else {}
-
-
 def _gold(row: Row, column: str) -> str | None:
     """The answer in ``column``; None where there is none."""
-    value = _columns(row).get(column)
-    return None if value is None or not str(value).strip() else str(value)
-
-
-def _joined(above: str, below: str) -> str:
-    return f"{above}\n{below}" if below.strip() else above
+    value = columns_of(row).get(column)
+    return None if value is None or isinstance(value, list | dict) or not str(value).strip() else str(value)
 
 
 def _entry(text: str, gold: str | None, core: str, group: str = "") -> Entry:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from sparta_lite.data.rows import Row, kind, parted, read_rows
-from sparta_lite.errors import SpartaError
+from sparta_lite.data.choices import LISTS
+from sparta_lite.data.detection import Chats, Reading, chats_in, detected
+from sparta_lite.data.fields import checked, parsed, require_columns, text_of
+from sparta_lite.data.messages import opening_of
+from sparta_lite.data.row import FaultError, Row, columns_of, cut, some, sound
+from sparta_lite.data.rows import parted, read_rows
 from sparta_lite.randomness import generator
-
-_Taken = TypeVar("_Taken")
-_SHOWN = 5  # places that a message names
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,8 @@ class Instructions:
     """Places of the rows that were left out because an earlier one says the same."""
     skipped: tuple[str, ...] = ()
     """The rows that were left out because they hold no instruction: place and reason."""
+    remarks: tuple[str, ...] = ()
+    """What was left out of rows that were read."""
 
     def notices(self, source: str) -> Iterator[str]:
         """What a user should hear about rows of ``source`` that were left out."""
@@ -32,10 +32,7 @@ class Instructions:
             yield f"{source}: {len(self.duplicates)} duplicate rows were left out: {some(self.duplicates)}"
         if self.skipped:
             yield f"{source}: {len(self.skipped)} rows were skipped: {some(self.skipped)}"
-
-
-class FaultError(Exception):
-    """What is wrong with one row."""
+        yield from (f"{source}: {remark}" for remark in self.remarks)
 
 
 def load_instructions(
@@ -46,11 +43,11 @@ def load_instructions(
     split: str | None = None,
     condition: str | None = None,
 ) -> Instructions:
-    """Read instructions by column or template.
+    """Read instructions by column or template, without either by what the columns are called.
 
     Args:
         path, subset, split, condition: see `sparta_lite.data.rows.read_rows`.
-        column: the column that holds the instruction; or
+        column: the column that holds the instruction, as text or as a conversation; or
         template: text over the columns of a row, ``"{instruction}\\n{input}"``; single parts may be empty.
 
     Raises:
@@ -58,13 +55,16 @@ def load_instructions(
             such text; it names source and row.
     """
     rows = read_rows(path, subset, split, condition)
-    parts = [("", column)] if column is not None else _parsed(template or "", path)
-    _require_columns(rows, [name for _, name in parts if name is not None], path)
-    taken, skipped = sound(rows, lambda row: checked("".join(_filled(row, parts))), path)
-    return unique(taken, skipped)
+    reading = _reading(rows, column, template, path)
+    taken, skipped = sound(rows, lambda row: checked(reading.take(row)), path)
+    read = [row for row, _ in taken]
+    remarks = [*left_out(read, reading.chats), *_choices_left_out(read, column)]
+    return unique(taken, skipped, remarks)
 
 
-def unique(taken: Sequence[tuple[Row, str]], skipped: Sequence[str]) -> Instructions:
+def unique(
+    taken: Sequence[tuple[Row, str]], skipped: Sequence[str], remarks: Sequence[str] = ()
+) -> Instructions:
     """Every text of ``taken`` once."""
     texts: dict[str, None] = {}
     duplicates = []
@@ -72,36 +72,27 @@ def unique(taken: Sequence[tuple[Row, str]], skipped: Sequence[str]) -> Instruct
         if text in texts:
             duplicates.append(row.place)
         texts[text] = None
-    return Instructions(tuple(texts), tuple(duplicates), tuple(skipped))
+    return Instructions(tuple(texts), tuple(duplicates), tuple(skipped), tuple(remarks))
 
 
-def sound(
-    rows: Sequence[Row], take: Callable[[Row], _Taken], path: str
-) -> tuple[list[tuple[Row, _Taken]], list[str]]:
-    """What ``take`` makes of the rows, and place and reason of those for which it raises `FaultError`.
-
-    Raises:
-        SpartaError: there are no rows, or more than half of them have faults.
-    """
-    if not rows:
-        raise SpartaError(f"{path}: holds no instructions; give a file with at least one row")
-    taken, skipped = [], []
+def left_out(rows: Sequence[Row], chats: Chats) -> Iterator[str]:
+    """What of the conversations in ``rows`` was not read: system prompts, and turns behind the first."""
+    systems, longer = [], []
     for row in rows:
-        try:
-            taken.append((row, take(row)))
-        except FaultError as fault:
-            skipped.append(f"{row.place} {fault}")
-    if 2 * len(skipped) > len(rows):
-        raise SpartaError(
-            f"{path}: {len(skipped)} of {len(rows)} rows cannot be used: {some(skipped)}; mend or remove them"
+        for messages in chats(row):
+            try:
+                opening = opening_of(messages)
+            except FaultError:  # it was not what was read
+                continue
+            systems += [row.place] * opening.system
+            longer += [row.place] * opening.more
+    if systems:
+        yield (
+            f"{len(systems)} system prompts were left out: {some(systems)}; generation.system gives one to "
+            "every question"
         )
-    return taken, skipped
-
-
-def some(places: Sequence[str]) -> str:
-    """The first few of ``places``."""
-    more = len(places) - _SHOWN
-    return ", ".join(places[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    if longer:
+        yield f"of {len(longer)} conversations of several turns the first was read: {some(longer)}"
 
 
 def draw(size: int, count: int, seed: int, iteration: int) -> list[int]:
@@ -120,64 +111,21 @@ def draw(size: int, count: int, seed: int, iteration: int) -> list[int]:
     return chosen
 
 
-def text_of(row: Row, column: str) -> str:
-    """The text in a column.
-
-    Raises:
-        FaultError: the row has no such text.
-    """
-    if not isinstance(row.value, dict):
-        raise FaultError(f"is {kind(row.value)}, no object with named columns")
-    if column not in row.value:
-        raise FaultError(f"has no column {column!r}")
-    if not isinstance(row.value[column], str):
-        raise FaultError(f"holds {kind(row.value[column])} in column {column!r}, no text")
-    text: str = row.value[column]
-    return text
+def _reading(rows: Sequence[Row], column: str | None, template: str | None, path: str) -> Reading:
+    name = parted(path)[0]
+    if column is not None:
+        require_columns(rows, [column], name)
+        return Reading(lambda row: text_of(row, column), chats_in(column))
+    if template is None:
+        return detected(rows, name)
+    text = parsed(template, name)
+    require_columns(rows, text.columns, name)
+    return Reading(text.filled, chats_in(*text.columns))
 
 
-def checked(text: str) -> str:
-    """``text`` itself.
-
-    Raises:
-        FaultError: it is blank, or no tokenizer could take it.
-    """
-    if not text.strip():
-        raise FaultError("is blank")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise FaultError("holds half of a surrogate pair")
-    return text
-
-
-def _filled(row: Row, parts: Sequence[tuple[str, str | None]]) -> Iterator[str]:
-    for text, column in parts:
-        yield text
-        if column is not None:
-            yield text_of(row, column)
-
-
-def _parsed(template: str, path: str) -> list[tuple[str, str | None]]:
-    """The template as (text, column after it)."""
-    try:
-        parts = [(text, name) for text, name, _, _ in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise SpartaError(
-            f'data.template {template!r}: {error}; write columns as "{{name}}" and a plain brace twice'
-        ) from error
-    if not any(name for _, name in parts):
-        raise SpartaError(
-            f'data.template {template!r} names no column of {path}; write columns as "{{name}}"'
-        )
-    return parts
-
-
-def _require_columns(rows: Sequence[Row], names: Sequence[str], path: str) -> None:
-    """Refuse a column that no row has at all."""
-    columns = dict.fromkeys(column for row in rows if isinstance(row.value, dict) for column in row.value)
-    for name in names:
-        if columns and name not in columns:
-            nearest = difflib.get_close_matches(name, columns, n=1)
-            meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-            raise SpartaError(
-                f"{parted(path)[0]}: has no column {name!r}{meant}; its columns: {', '.join(columns)}"
-            )
+def _choices_left_out(rows: Sequence[Row], column: str | None) -> Iterator[str]:
+    """Whether choices stand beside the column that was asked for."""
+    for name in LISTS if column is not None else ():
+        if places := [row.place for row in rows if columns_of(row).get(name)]:
+            both = f'"{{{cut(column or "", 40)}}}\\n{{{name}}}"'
+            yield f"{name} of {len(places)} rows were left out; data.template: {both} reads them too"

@@ -26,3 +26,5 @@ class Task:
     questions: tuple[Question, ...]
     grade: Callable[[Question, str], Mark] | None
     """Marks a response's text. None: the bare base scores it from 1 to 10 as a judge."""
+    notices: tuple[str, ...] = ()
+    """What a user should hear about rows that hold no question with an answer."""

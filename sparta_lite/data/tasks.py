@@ -36,12 +36,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparta_lite.data import forms
+from sparta_lite.data.detection import chats_in
+from sparta_lite.data.filters import keep
 from sparta_lite.data.forms import Entry
 from sparta_lite.data.grading import grade_choice, grade_expression, grade_label, grade_number, grade_truth
-from sparta_lite.data.instructions import Instructions, sound, unique
-from sparta_lite.data.rows import WHOLE, Row, Splits, keep, parted, read_splits, split_name
+from sparta_lite.data.instructions import Instructions, left_out, unique
+from sparta_lite.data.row import WHOLE, FaultError, Row, Splits, listed, some, sound
+from sparta_lite.data.rows import parted, read_splits, split_name
 from sparta_lite.data.task import Mark, Question, Task
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shown
 from sparta_lite.randomness import generator, key
 
 _HELD_OUT = ("test", "validation", "valid", "dev")
@@ -49,6 +52,10 @@ _HELD_OUT = ("test", "validation", "valid", "dev")
 
 _ONE_IN = 5
 """Of a source without such a split one question in so many is held out."""
+
+
+_CHATS = chats_in("prompt", "instruction", "input", "question", "problem")
+"""Where a conversation may stand in a row of a task."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ def load_task_instructions(
         SpartaError: there is no such task, its source cannot be read, or most rows are not of its form.
     """
     entries, skipped = _fought_over(name, path, subset, split, condition)
-    return unique([(row, entry.question.text) for row, entry in entries], skipped)
+    remarks = left_out([row for row, _ in entries], _CHATS)
+    return unique([(row, entry.question.text) for row, entry in entries], skipped, tuple(remarks))
 
 
 def load_answers(
@@ -141,7 +149,9 @@ def _fought_over(
     where, named, splits = _source(name, preset, path, subset)
     training = split_name(where, splits, split or named)
     if _is_test(training, splits):
-        raise SpartaError(f"{where}: the split {training!r} is held out; choose another one for the duels")
+        raise SpartaError(
+            f"{where}: the split {shown(training)} is held out; choose another one for the duels"
+        )
     rows = splits[training]()
     if condition is not None:
         rows = keep(rows, condition, where)
@@ -171,9 +181,11 @@ def load_task(name: str, path: str | None, items: int, seed: int) -> Task:
     where, named, splits = _source(name, preset, path, None)
     test = next((split for split in _HELD_OUT if _is_test(split, splits)), None)
     if named is not None and test is not None and not _is_test(named, splits):
-        raise SpartaError(f"{where}: the split {named!r} is for duels; choose another one, such as {test!r}")
+        raise SpartaError(
+            f"{where}: the split {shown(named)} is for duels; choose another one, such as {test!r}"
+        )
     split = split_name(where, splits, named or test)
-    entries, _ = _entries(preset, splits[split](), where)
+    entries, skipped = _entries(preset, splits[split](), where)
     if not _is_test(split, splits):
         entries = [(row, entry) for row, entry in entries if _is_held_out(entry)]
     elif "train" in splits:
@@ -181,16 +193,25 @@ def load_task(name: str, path: str | None, items: int, seed: int) -> Task:
         entries = [(row, entry) for row, entry in entries if entry.core not in fought]
     if not entries:
         raise SpartaError(f"{where}: holds no question that duels leave out; give a file with more rows")
-    answered = [entry for _, entry in entries if preset.grade is None or entry.question.answer is not None]
-    if 2 * len(answered) < len(entries):
+    unanswered = [row.place for row, entry in entries if preset.grade and entry.question.answer is None]
+    if 2 * len(unanswered) > len(entries):
         instead = f"take evaluation.paths.{name} out to measure on the hub's" if preset.hub else "give others"
         raise SpartaError(
-            f"{where}: {len(entries) - len(answered)} of {len(entries)} held-out questions of {name} have no "
-            f"answer to compare with; {instead}, or give a file with answers"
+            f"{where}: {len(unanswered)} of {len(entries)} held-out questions of {name} have no answer to "
+            f"compare with; {instead}, or give a file with answers"
         )
-    questions = list({entry.question.text: entry.question for entry in answered}.values())
-    generator("held-out", name, seed).shuffle(questions)
-    return Task(name, tuple(questions[:items]), preset.grade)
+    questions = [
+        entry.question for _, entry in entries if not preset.grade or entry.question.answer is not None
+    ]
+    chosen = list({question.text: question for question in questions}.values())
+    generator("held-out", name, seed).shuffle(chosen)
+    notices = []
+    if skipped:
+        notices.append(f"{where}: {len(skipped)} rows were skipped: {some(skipped)}")
+    if unanswered:
+        lost = f"{len(unanswered)} held-out questions have no answer to compare with and are not asked"
+        notices.append(f"{where}: {lost}: {some(unanswered)}")
+    return Task(name, tuple(chosen[:items]), preset.grade, tuple(notices))
 
 
 def preset_of(name: str) -> Preset:
@@ -200,9 +221,9 @@ def preset_of(name: str) -> Preset:
         SpartaError: there is none.
     """
     if name not in TASKS:
-        nearest = difflib.get_close_matches(name, TASKS, n=1)
+        nearest = difflib.get_close_matches(name[:100], TASKS, n=1)
         meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        raise SpartaError(f"no task is called {name!r}{meant}; the tasks: {', '.join(TASKS)}")
+        raise SpartaError(f"no task is called {shown(name)}{meant}; the tasks: {', '.join(TASKS)}")
     return TASKS[name]
 
 
@@ -243,14 +264,25 @@ def _is_held_out(entry: Entry) -> bool:
 
 def _entries(preset: Preset, rows: Sequence[Row], where: str) -> tuple[list[tuple[Row, Entry]], list[str]]:
     """The rows of the task's levels as questions, and those that are none."""
-    if preset.levels:
-        levels = {row.value.get("level") for row in rows if isinstance(row.value, dict)}
-        rows = [
-            row for row in rows if not isinstance(row.value, dict) or row.value.get("level") in preset.levels
-        ]
-        if levels and not rows:
-            raise SpartaError(
-                f"{where}: no row has a level of {', '.join(preset.levels)}; it has: "
-                f"{', '.join(sorted(map(str, levels)))}"
-            )
-    return sound(rows, preset.read, where)
+    return sound(_of_levels(rows, preset.levels, where) if preset.levels else rows, preset.read, where)
+
+
+def _of_levels(rows: Sequence[Row], levels: tuple[str, ...], where: str) -> list[Row]:
+    """The rows of these levels, and those without one, which is a fault of theirs."""
+    kept, others, found = [], set[str](), False
+    for row in rows:
+        try:
+            level = forms.level_of(row)
+        except FaultError:
+            kept.append(row)
+            continue
+        if level in levels:
+            kept.append(row)
+            found = True
+        else:
+            others.add(level)
+    if others and not found:
+        raise SpartaError(
+            f"{where}: no row has a level of {', '.join(levels)}; it has: {listed(sorted(others))}"
+        )
+    return kept

@@ -59,6 +59,10 @@ class SftResult:
     last_loss: float
 
 
+class TurnsError(SpartaError):
+    """A conversation that the base's chat template does not take; another one may be sound."""
+
+
 def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: int) -> Lesson | None:
     """A conversation in the model's own chat template; the assistant's words and ends of turn are learned.
 
@@ -73,7 +77,8 @@ def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: in
         None when nothing is left to learn within ``max_length``.
 
     Raises:
-        SpartaError: the template refuses the conversation, or does not end an answer with an end of turn.
+        TurnsError: the template refuses the conversation, or leaves one of its messages out.
+        SpartaError: it does not end an answer with an end of turn.
     """
     slots = [
         {"role": role, "content": f"\ue000{index}\ue001"} for index, (role, _) in enumerate(conversation)
@@ -81,8 +86,11 @@ def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: in
     try:
         rendered = base.tokenizer.apply_chat_template(slots, tokenize=False)
     except Exception as error:  # a template is a program, and fails as one
-        roles = ", ".join(role for role, _ in conversation)
-        raise SpartaError(f"base: its chat template refuses the turns {roles} ({error})") from error
+        raise TurnsError(
+            f"base: its chat template refuses the turns {_roles(conversation)} ({error})"
+        ) from error
+    if {int(slot) for slot in _SLOT.findall(rendered)} != set(range(len(conversation))):
+        raise TurnsError(f"base: its chat template leaves out one of the turns {_roles(conversation)}")
     ids: list[int] = []
     labels: list[int] = []
     answered = False
@@ -174,6 +182,11 @@ def train_adapter(
         losses = [float(log["loss"]) for log in trainer.state.log_history if "loss" in log]
     _require_learned(name, losses, bank)
     return bank, start, SftResult(len(losses), losses[0], losses[-1])
+
+
+def _roles(conversation: Sequence[tuple[str, str]]) -> str:
+    roles = [role for role, _ in conversation]
+    return ", ".join(roles if len(roles) <= 6 else [*roles[:6], "..."])
 
 
 def _tokens(base: Base, text: str, **how: Any) -> list[int]:

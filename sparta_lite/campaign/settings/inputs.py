@@ -105,7 +105,11 @@ class Data(Section):
         default=None,
         description="Keep rows whose column has this value, or has not: 'level!=Level 5 and lang=en'",
     )
-    column: str | None = Field(default=None, description="The file's column that holds the instruction")
+    column: str | None = Field(
+        default=None,
+        description="The file's column that holds the instruction, a text or a conversation; null: what the "
+        "columns are called decides, see docs/data.md",
+    )
     template: str | None = Field(
         default=None,
         description='In place of column: text over a row\'s columns, such as "{instruction}\\n{input}"',
@@ -125,6 +129,6 @@ class Data(Section):
             raise ValueError("data.column and data.template belong to a file; give data.path or remove them")
         if self.path == POCKET and (self.subset or self.split or self.filter):
             raise ValueError("data.subset, split, filter: belong to a file or task; give one or remove them")
-        if self.path != POCKET and (self.column is None) == (self.template is None):
-            raise ValueError("data: a file needs exactly one of data.column and data.template, or data.task")
+        if self.column is not None and self.template is not None:
+            raise ValueError("data.column and data.template: choose one, and remove the other")
         return self
