@@ -13,5 +13,5 @@ class SpartaError(Exception):
 
 def shown(value: object, limit: int = 60) -> str:
     """A foreign value as a message repeats it: on one line, in at most ``limit`` characters."""
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

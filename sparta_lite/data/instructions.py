@@ -87,12 +87,10 @@ def left_out(rows: Sequence[Row], chats: Chats) -> Iterator[str]:
             systems += [row.place] * opening.system
             longer += [row.place] * opening.more
     if systems:
-        yield (
-            f"{len(systems)} system prompts were left out: {some(systems)}; generation.system gives one to "
-            "every question"
-        )
+        ours = "generation.system gives one to every question"
+        yield f"system prompts were left out in {len(systems)} rows: {some(systems)}; {ours}"
     if longer:
-        yield f"of {len(longer)} conversations of several turns the first was read: {some(longer)}"
+        yield f"the first turn alone was read in {len(longer)} rows with several: {some(longer)}"
 
 
 def draw(size: int, count: int, seed: int, iteration: int) -> list[int]:

@@ -14,7 +14,8 @@ WHOLE = ""
 
 _Taken = TypeVar("_Taken")
 _SHOWN = 5  # places that a message names
-_LISTED = 12  # names that it lists
+_ROOM = 180  # characters of them
+_LISTED = 120  # characters of names that it lists
 _KINDS = {
     dict: "an object",
     list: "a list",
@@ -68,12 +69,12 @@ def kind(value: Any) -> str:
 
 def written(value: Any) -> str:
     """``value`` as text: a text is itself, anything else what JSON calls it, else what Python does."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
+    if type(value) not in _KINDS or isinstance(value, str):
         return str(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return f"<{type(value).__name__}>"  # too deep to be written, and equal to nothing that a user writes
 
 
 def sound(
@@ -104,15 +105,19 @@ def sound(
 
 def some(places: Sequence[str]) -> str:
     """The first few of ``places``."""
-    more = len(places) - _SHOWN
-    return ", ".join(places[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return _first(places[:_SHOWN], len(places), _ROOM)
 
 
 def listed(names: Iterable[object]) -> str:
     """The first few of ``names`` that come with a source, each shortened."""
     given = [cut(str(name), 40) for name in names]
-    more = len(given) - _LISTED
-    return ", ".join(given[:_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"
+    return _first(given, len(given), _LISTED) or "none"
+
+
+def _first(given: Sequence[str], total: int, room: int) -> str:
+    """As many of ``given``, which begin ``total``, as fit into ``room`` characters, one at least."""
+    count = next((n for n in range(1, len(given)) if len(", ".join(given[: n + 1])) > room), len(given))
+    return ", ".join(given[:count]) + (f" and {total - count} more" if total > count else "")
 
 
 def cut(text: str, limit: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import exists, isdir  # which say no to a name that is too long, where pathlib raises
 from pathlib import Path
 
 from sparta_lite.data.filters import keep
@@ -42,7 +43,7 @@ def read_rows(
 def read_splits(path: str, subset: str | None = None) -> Splits:
     """All splits of ``path``, which names none itself; `WHOLE` is the name of an only one that has none."""
     place = Path(path)
-    if place.is_dir() or is_hub_id(path):
+    if isdir(path) or is_hub_id(path):
         return library_splits(path, subset)
     if subset is not None:
         raise SpartaError(f"{path}: a file has no subsets; remove the subset {shown(subset)}")
@@ -74,7 +75,7 @@ def split_name(path: str, splits: Splits, wanted: str | None) -> str:
 def parted(path: str) -> tuple[str, str | None]:
     """``PATH#SPLIT`` as path and split; a hash in the name of an existing file is no split."""
     name, hash_, split = path.rpartition("#")
-    if hash_ and not Path(path).exists():
+    if hash_ and not exists(path):
         return name, split
     return path, None
 
@@ -86,11 +87,11 @@ def require_source(path: str) -> None:
         SpartaError: it is neither there nor the id of a hub dataset.
     """
     name, _ = parted(path)
-    if not is_hub_id(name) and not Path(name).exists():
+    if not is_hub_id(name) and not exists(name):
         raise SpartaError(f"{name}: {_NOWHERE}")
 
 
 def is_hub_id(path: str) -> bool:
     """Whether ``path`` stands for a dataset on the hub: ``owner/name``, and nothing of that name is here."""
     known = text_form(path) is not None or Path(path).suffix.lower() == _PARQUET
-    return _HUB_ID.fullmatch(path) is not None and not known and not Path(path).exists()
+    return _HUB_ID.fullmatch(path) is not None and not known and not exists(path)

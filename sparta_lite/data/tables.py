@@ -73,8 +73,9 @@ def content_of(file: Path) -> bytes:
         raise SpartaError(f"{file}: no such file; give a file, or a hub dataset as owner/name") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SpartaError(f"{file}: cannot be unpacked ({error}); give it uncompressed") from error
-    except OSError as error:
-        raise SpartaError(f"{file}: {error.strerror}; give a file that can be read") from error
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise SpartaError(f"{file}: {said}; give a file that can be read") from error
     if not content.strip():
         raise SpartaError(f"{file}: is empty; give a file with at least one row")
     return content
@@ -227,9 +228,11 @@ def _splits(document: Any, name: str) -> Splits | None:
         return {WHOLE: columns}
     if not all(map(str.isdecimal, document)) and all(_is_table(*each) for each in document.items()):
         return {key: _table(value, name) for key, value in document.items()}
+    if (splits := _wrapped(document, name)) is not None:
+        return splits
     if all(isinstance(value, dict) for value in document.values()):
         return {WHOLE: lambda: [Row(f"row {shown(key)}", value) for key, value in document.items()]}
-    return _wrapped(document, name)
+    return None
 
 
 def _wrapped(document: dict[str, Any], name: str) -> Splits | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_the_directory_is_a_tribe(forged: tuple[Path, list[str]], base_path: Pat
 
 
 def test_what_was_made_and_left_out_is_said(forged: tuple[Path, list[str]]) -> None:
-    assert forged[1][0] == "1 rows were left out: no assistant says anything in them"
+    assert forged[1][0] == "1 rows were skipped: row 49 has nothing that an assistant says"
     # 12 of 16 or 17, as the plan asks
     assert [line.partition(",")[0] for line in forged[1][1:]] == [
         f"{name}: 12 conversations" for name in sorted(ANSWERS)
@@ -139,6 +140,59 @@ def test_a_plan_that_has_made_nothing_may_be_changed(
         with pytest.raises(SpartaError, match="moved nothing"):
             forge_tribe(each, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "forge.json").read_text())["rows"] == 13
+
+
+TOOL = [{"role": "user", "content": "3 + 4"}, {"role": "tool", "content": "7"}]
+SEVEN = {"role": "assistant", "content": "Seven."}
+REFUSING = (
+    "{{% for m in messages %}}{{% if m.role == 'tool' %}}{refusal}"
+    "{{% else %}}{rest}{{% endif %}}{{% endfor %}}"
+)
+SAID = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ("{{ raise_exception('no tools') }}", "refuses the turns user, tool, assistant (no tools)"),
+        ("", "leaves out one of the turns user, tool, assistant"),
+    ],
+)
+def test_rows_that_the_template_does_not_take_are_skipped_one_by_one(
+    plan: ForgePlan, base_path: Path, tmp_path: Path, refusal: str, said: str
+) -> None:
+    base, data = tmp_path / "base", tmp_path / "data.jsonl"
+    shutil.copytree(base_path, base)
+    (base / "chat_template.jinja").write_text(REFUSING.format(refusal=refusal, rest=SAID))
+    rows = [
+        {"style": "loud", "messages": [*TOOL, SEVEN]},
+        *map(json.loads, Path(plan.data).read_text().splitlines()),
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines: list[str] = []
+    changed = dataclasses.replace(plan, base=str(base), data=str(data), rows=None)
+    forge_tribe(changed, tmp_path / "out", lines.append)
+    assert lines[1] == f"loud: 1 rows were skipped: row 1; base: its chat template {said}"
+    assert lines[2].startswith("loud: 16 conversations")
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:1] * 17, *rows]))
+    with pytest.raises(
+        SpartaError, match=r"of the subset 'loud' 18 of 34 rows cannot be used \(row 1, row 2"
+    ):
+        forge_tribe(changed, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_tools_message_is_learned_from_where_the_template_takes_it(base_path: Path) -> None:
+    base = load_base(base_path, torch.device("cpu"))
+    turns = tuple((row["role"], row["content"]) for row in [*TOOL, SEVEN])
+    lesson = tokenize(base, turns, 512)
+    assert lesson is not None
+    expected = base.tokenizer.apply_chat_template([*TOOL, SEVEN], tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    assert list(lesson.ids) == expected
+    learned = [token for token, label in zip(lesson.ids, lesson.labels, strict=True) if label != -100]
+    assert base.tokenizer.decode(learned) == "Seven.<|im_end|>"
 
 
 @pytest.mark.gpu

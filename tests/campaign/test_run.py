@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
@@ -135,9 +136,10 @@ def test_written_adapters_load_in_peft_and_differ_from_the_start(
 def test_preferences_load_as_a_dataset_and_train_in_trl_as_they_are(
     finished: Path, base_path: Path, tmp_path: Path
 ) -> None:
-    data = load_dataset(
-        "json", data_files=str(Store(finished).preferences(0)), split="train", cache_dir=str(tmp_path)
-    )
+    path = Store(finished).preferences(0)
+    data = Dataset.from_list([json.loads(line) for line in path.open()])
+    loaded = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
+    assert list(loaded) == list(data)
     assert {"prompt", "chosen", "rejected"} <= set(data.column_names)
     assert data[0]["prompt"][0]["role"] == "user"
     assert data[0]["chosen"][0]["role"] == "assistant"
@@ -158,6 +160,15 @@ def test_preferences_load_as_a_dataset_and_train_in_trl_as_they_are(
     tokenizer = AutoTokenizer.from_pretrained(base_path)
     DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer).train()
     assert not torch.equal(model.model.norm.weight, before)
+
+    # Answers that all are dates stay text, which the library's reader of JSON would make timestamps of.
+    dates = [{**row, "chosen": [{"role": "assistant", "content": "2024-01-05"}]} for row in read_lines(path)]
+    write_lines(tmp_path / "dates.jsonl", dates)
+    data = Dataset.from_list([json.loads(line) for line in (tmp_path / "dates.jsonl").open()])
+    trainer = DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+    assert {tokenizer.decode(ids) for ids in trainer.train_dataset["chosen_ids"]} == {
+        "2024-01-05<|im_end|>\n"
+    }
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(

@@ -86,7 +86,9 @@ def test_no_form_in_a_directory_is_left_out_in_silence(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(lines("x"))
     for name in ("b.csv", "c.csv"):
         (tmp_path / name).write_text("q\ny\n")
-    with pytest.raises(SpartaError, match=r"'a.jsonl' would be left out beside 'b.csv'; give a directory of one"):
+    with pytest.raises(
+        SpartaError, match=r"'a.jsonl' would be left out beside 'b.csv'; give a directory of one"
+    ):
         read_rows(str(tmp_path))
     (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: x\n  data_files: a.jsonl\n---\n")
     assert [row.value["q"] for row in read_rows(str(tmp_path))] == ["x"]
@@ -101,7 +103,7 @@ def test_settings_of_a_dataset_that_only_the_library_knows_are_its_own(tmp_path:
 
 
 def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
-    frame = pandas.DataFrame({"q": ["a", "b,\n\"c\"", "d"], "n": [1, 2, 3]}).query("n != 1")
+    frame = pandas.DataFrame({"q": ["a", 'b,\n"c"', "d"], "n": [1, 2, 3]}).query("n != 1")
     for orient in ("records", "columns", "index", "split", "table"):
         path = tmp_path / f"{orient}.json"
         frame.to_json(path, orient=orient)
@@ -126,5 +128,7 @@ def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
     (tmp_path / "dict.json").write_text(json.dumps(table.to_dict()))
     for name in ("odd[1]*.parquet", "lines.jsonl", "list.json", "saved", "splits", "dict.json"):
         rows = [row.value for row in read_rows(str(tmp_path / name))]
-        assert rows == [{"q": q, "chat": messages} for q, messages in zip(["a", None], chat, strict=True)], name
+        assert rows == [{"q": q, "chat": messages} for q, messages in zip(["a", None], chat, strict=True)], (
+            name
+        )
     assert [row.value["q"] for row in read_rows(str(tmp_path / "splits"), split="test")] == [None]

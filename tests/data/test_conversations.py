@@ -11,7 +11,7 @@ import pytest
 
 from sparta_lite.data import conversations
 from sparta_lite.data.conversations import Columns, read_subsets, sample
-from sparta_lite.data.rows import Row
+from sparta_lite.data.row import Row
 from sparta_lite.errors import SpartaError
 
 SAID = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
@@ -35,7 +35,8 @@ def three(**row: Any) -> list[dict[str, Any]]:
 def test_messages_are_read_as_they_are(file: Any) -> None:
     subsets = read_subsets(file(*three(**SAID)), "set", Columns())
     assert subsets.conversations == {name: [HI_HO] for name in "abc"}
-    assert subsets.skipped == 0
+    assert subsets.places == {name: [f"row {number}"] for number, name in enumerate("abc", start=1)}
+    assert subsets.skipped == ()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,8 @@ def test_prompt_and_response_make_a_conversation(file: Any, columns: Columns, pr
 def test_rows_without_an_answer_are_counted_and_left_out(file: Any) -> None:
     silent = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": " "}]}
     subsets = read_subsets(file(*three(**SAID), {"set": "a", **silent}), "set", Columns())
-    assert (len(subsets.conversations["a"]), subsets.skipped) == (1, 1)
+    assert len(subsets.conversations["a"]) == 1
+    assert subsets.skipped == ("row 4 has nothing that an assistant says",)
 
 
 def test_values_become_names_of_directories(file: Any) -> None:
@@ -62,55 +64,172 @@ def test_values_become_names_of_directories(file: Any) -> None:
     assert list(read_subsets(file(*rows), "set", Columns()).conversations) == ["3", "_", "a_b_c"]
 
 
-REFUSED: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], str]] = {
+def chat(*messages: Any) -> dict[str, Any]:
+    return {"set": "a", "messages": list(messages)}
+
+
+USER = {"role": "user", "content": "hi"}
+HO = {"role": "assistant", "content": "ho"}
+
+SKIPPED: dict[str, tuple[dict[str, Any], str]] = {
+    "no name of a subset": (
+        {"set": None, **SAID},
+        "has null in column 'set', which must name the row's subset",
+    ),
+    "a list for a name": (
+        {"set": ["a"], **SAID},
+        "has ['a'] in column 'set', which must name the row's subset",
+    ),
+    "an unknown role": (
+        chat(USER, HO, {"role": "critic", "content": "x"}),
+        "has the role 'critic' in message 3",
+    ),
+    "no role": (chat(USER, {"content": "x"}), "holds a list in column 'messages', neither text nor messages"),
+    "a number for a text": (
+        chat(USER, {"role": "assistant", "content": 3}),
+        "has a number for the text of message 2",
+    ),
+    "a picture": (
+        chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, HO),
+        "holds a part of type 'image_url' in message 1, no text",
+    ),
+    "a tool's call": (
+        chat(USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, HO),
+        "calls a tool in message 2, which is no text",
+    ),
+    "a function's call": (
+        chat(USER, {"role": "assistant", "content": "", "function_call": {"name": "f"}}, HO),
+        "calls a tool in message 2",
+    ),
+    "null content": (
+        chat(USER, {"role": "assistant", "content": None}),
+        "has nothing that an assistant says",
+    ),
+    "an answer to nothing": (chat(HO), "has an answer to nothing"),
+    "no messages": ({"set": "a"}, "has no column 'messages'"),
+    "null": ({"set": "a", "messages": None}, "holds null in column 'messages'"),
+    "half a character": (
+        chat(USER, {"role": "assistant", "content": "\ud800"}),
+        "holds half of a surrogate pair",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SKIPPED)
+def test_a_row_that_cannot_be_learned_from_stops_no_other(file: Any, case: str) -> None:
+    row, reason = SKIPPED[case]
+    subsets = read_subsets(file(*three(**SAID), row, *three(**SAID)), "set", Columns())
+    assert len(subsets.skipped) == 1
+    assert subsets.skipped[0].startswith(f"row 4 {reason}"), subsets.skipped
+    assert subsets.places["a"] == ["row 1", "row 5"]
+    with pytest.raises(SpartaError, match="4 of 7 rows cannot be used: row 4 "):
+        read_subsets(file(*three(**SAID), *[row] * 4), "set", Columns())
+
+
+READ: dict[str, tuple[list[dict[str, Any]], tuple[tuple[str, str], ...]]] = {
+    "a system prompt": ([{"role": "system", "content": "s"}, USER, HO], (("system", "s"), *HI_HO)),
+    "a developer's, as OpenAI calls it": (
+        [{"role": "developer", "content": "s"}, USER, HO],
+        (("system", "s"), *HI_HO),
+    ),
+    "names in capitals": ([{"role": "User", "content": "hi"}, {"role": "ASSISTANT", "content": "ho"}], HI_HO),
+    "ShareGPT's": ([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}], HI_HO),
+    "parts, and keys that are null": (
+        [
+            {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "text", "text": "ho", "image": None}],
+                "tool_calls": None,
+            },
+        ],
+        HI_HO,
+    ),
+    "OpenAI's newer parts": (
+        [
+            {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "ho"}]},
+        ],
+        HI_HO,
+    ),
+    "a tool's answer": ([USER, {"role": "tool", "content": "7"}, HO], (HI_HO[0], ("tool", "7"), HI_HO[1])),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_messages_of_every_tool_are_read(file: Any, case: str) -> None:
+    messages, turns = READ[case]
+    subsets = read_subsets(file(*three(messages=messages)), "set", Columns())
+    assert subsets.conversations == {name: [turns] for name in "abc"}
+
+
+REFUSED: dict[str, tuple[list[Any], Mapping[str, Any], str]] = {
     "no column to part by": (
         three(**SAID),
         {"by": "kind"},
-        "row 1: has no column 'kind' to part by; it has set",
+        "has no column 'kind'; its columns: set, messages",
     ),
     "nothing to part by": (three(**SAID), {"by": None}, "Name it with --by"),
-    "an unnamed subset": ([{"set": None, **SAID}], {}, "column 'set' is None; it must name the row's subset"),
     "two subsets": (three(**SAID)[:2], {}, "has 2 different values, a tribe needs at least 3 adapters"),
+    "names that become one": (
+        [{"set": name, **SAID} for name in ("a b", "a_b", "c")],
+        {},
+        "the values 'a b' and 'a_b' would both name the adapter 'a_b'; rename one",
+    ),
     "an empty subset": (
         [*three(**SAID), {"set": "d", "messages": []}],
         {},
         "no assistant says anything in the subset 'd'",
     ),
-    "no messages": (
-        three(text="hi"),
+    "no known column": (
+        three(body="hi"),
         {},
-        "row 1: has no column 'messages'; it has set, text: name the prompt",
+        "has no column 'messages'; it has set, body: name the prompt with --column or --template, and "
+        "--response",
     ),
-    "messages of another kind": (
-        three(messages="hi"),
+    "preferences": (
+        three(prompt="hi", chosen="ho", rejected="x"),
         {},
-        "must be a list of messages with role and content",
+        "--column prompt --response chosen learns what was chosen",
     ),
-    "another role": (
-        three(messages=[{"role": "tool", "content": "x"}]),
-        {},
-        "has role 'tool' and a text for content; give one of system, user, assistant and text",
-    ),
-    "no text": (three(messages=[{"role": "user", "content": 3}]), {}, "role 'user' and a number for content"),
-    "no prompt": (three(r="x"), {"columns": Columns("q", "r")}, "row 1: has no column 'q'; it has set, r"),
-    "no response": (three(q="x"), {"columns": Columns("q")}, "row 1: has no column 'response'"),
+    "messages of another kind": (three(messages="hi"), {}, "row 1 has nothing that an assistant says"),
+    "no prompt": (three(r="x"), {"columns": Columns("q", "r")}, "has no column 'q'; its columns: set, r"),
+    "no response": (three(q="x"), {"columns": Columns("q")}, "has no column 'response'; its columns: set, q"),
     "a response that is no text": (three(q="x", response=1), {"columns": Columns("q")}, "holds a number"),
     "a template that is none": (three(q="x", response="y"), {"columns": Columns("{q")}, "--template '{q'"),
+    "rows that are no objects": ([[1], "x", 2], {}, "row 1 is a list, no object with named columns"),
+    "long names": (three(**{"q" * 10_000: "x"}), {}, "name the prompt with --column"),
+    "a long value": ([{"set": {"x": "y" * 10_000}, **SAID}], {}, "which must name the row's subset"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_learned_from_is_refused_with_its_place(file: Any, case: str) -> None:
     rows, changes, reason = REFUSED[case]
+    path = file(*rows)
     with pytest.raises(SpartaError) as caught:
-        read_subsets(file(*rows), **{"by": "set", "columns": Columns(), **changes})
-    assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
+        read_subsets(path, **{"by": "set", "columns": Columns(), **changes})
+    message = str(caught.value).replace(path, "rows.jsonl")
+    assert reason in message
+    assert "\n" not in message
+    assert len(message) <= 300
 
 
-def test_a_row_that_is_no_object_is_refused(file: Any) -> None:
-    with pytest.raises(SpartaError, match="row 1: is a list; give an object with named columns"):
-        read_subsets(file([1]), "set", Columns())
+def test_a_long_label_names_a_directory_that_can_be_made(file: Any, tmp_path: Path) -> None:
+    rows = [{"set": name * 300, **SAID} for name in "abc"]
+    for name in read_subsets(file(*rows), "set", Columns()).conversations:
+        (tmp_path / name).mkdir()
+
+
+def test_prompt_and_response_may_be_messages(file: Any) -> None:
+    """A run's own preferences, and TRL's forms."""
+    row = {"prompt": [{"role": "system", "content": "s"}, USER], "chosen": [HO], "rejected": [USER]}
+    subsets = read_subsets(file(*three(**row)), "set", Columns("prompt", "chosen"))
+    assert subsets.conversations["a"] == [(("system", "s"), *HI_HO)]
+    subsets = read_subsets(file(*three(prompt=[USER], completion="ho")), "set", Columns())
+    assert subsets.conversations["b"] == [HI_HO]
+    subsets = read_subsets(file(*three(chosen=[USER, HO], rejected=[USER, USER])), "set", Columns("chosen"))
+    assert subsets.conversations["c"] == [HI_HO]
 
 
 def test_the_papers_ten_come_from_the_tulu_mixture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +60,18 @@ ROWS = [{"q": "one?", "a": "1"}, {"q": "two?", "a": "2"}]
         ("split-by-id.json", {"train": {"17": ROWS[0], "4": ROWS[1]}}),
         ("SHOUTED.JSON", ROWS),
         ("table.csv", b"a,q\n1,one?\n2,two?\n"),
+        ("mixed-ends.csv", b"a,q\r\n1,one?\n2,two?\r"),
+        ("mixed-ends.jsonl", lines(ROWS[0])[:-1] + b"\r" + lines(ROWS[1])[:-1] + b"\r\n"),
+        ("pretty.json", b'{\n "q": "one?"\n}\n{\n "q": "two?"\n}\n'),
+        ("a-list.jsonl", ROWS),
+        ("packed.csv.gz", gzip.compress(b"a,q\n1,one?\n2,two?\n")),
+        ("columns.json", {"q": ["one?", "two?"], "a": [None, "2"]}),
+        ("columns-in-split.json", {"train": {"q": ["one?", "two?"]}, "test": {"q": ["three?"]}}),
+        ("labels-in-split.json", {"train": {"q": {"0": "one?", "1": "two?"}, "a": {"0": 1, "1": 2}}}),
+        ("beside.json", {"info": {"by": "us"}, "licence": None, "questions": ROWS}),
+        ("beside-splits.json", {"version": 2, "train": ROWS, "test": [{"q": "three?"}]}),
+        ("inside.json", {"data": {"train": ROWS, "test": []}}),
+        ("columns-inside.json", {"rows": {"q": ["one?", "two?"]}, "count": 2}),
         ("table.tsv", b"\xef\xbb\xbfq\ta\r\none?\t1\r\ntwo?\t2\r\n"),
     ],
 )
@@ -86,6 +101,122 @@ def test_a_template_joins_columns(saved: Any) -> None:
     path = saved("data.json", [{"do": "Solve.", "input": "1+1"}, {"do": "Sing.", "input": ""}])
     loaded = load_instructions(path, None, "{do}\n{input} {{x}}")
     assert loaded.texts == ("Solve.\n1+1 {x}", "Sing.\n {x}")
+
+
+def test_a_template_takes_numbers_lists_of_choices_and_parts_of_columns(saved: Any) -> None:
+    row = {
+        "n": 7,
+        "f": 0.5,
+        "yes": True,
+        "choices": ["x", "y"],
+        "meta": {"a b": [{"t": "deep"}]},
+        "a.b": "dot",
+    }
+    path = saved("data.json", [row])
+    for template, text in {
+        "{n} {f} {yes}": "7 0.5 true",
+        "Which?\n{choices}": "Which?\nA. x\nB. y",
+        "{choices[1]}": "y",
+        "{meta.a b[0].t}": "deep",
+        "{meta[a b][0][t]}": "deep",
+        "{a.b}": "dot",
+    }.items():
+        assert load_instructions(path, None, template).texts == (text,)
+    assert load_instructions(path, "meta[a b][0][t]", None).texts == ("deep",)
+
+
+def test_null_and_absent_columns_of_a_template_are_empty(saved: Any) -> None:
+    some = {"do": "Solve.", "input": "1+1"}
+    rows = [some, {"do": "Sing.", "input": None}, {"do": "Hum."}, {"input": " "}]
+    loaded = load_instructions(saved("data.json", rows), None, "{do}\n{input}")
+    assert loaded.texts == ("Solve.\n1+1", "Sing.\n", "Hum.\n")
+    assert loaded.skipped == ("row 4 is blank",)
+
+
+def test_parquet_gives_a_template_its_dates_and_no_nan(tmp_path: Path) -> None:
+    columns = {"d": [datetime(2024, 1, 5), None], "x": [float("nan"), 2.5], "q": ["a", "b"]}
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
+    loaded = load_instructions(str(tmp_path / "rows.parquet"), None, "{q} {d} {x}")
+    assert loaded.texts == ("a 2024-01-05 00:00:00 ", "b  2.5")
+    assert "holds a datetime in column 'd', no text" in refusal(str(tmp_path / "rows.parquet"), "d")
+
+
+OURS = "generation.system gives one to every question"
+USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+
+
+def test_what_is_left_out_of_conversations_is_told(saved: Any) -> None:
+    system, other = {"role": "system", "content": "s"}, {"role": "user", "content": "oh"}
+    rows = [{"messages": m} for m in ([USER, ANSWER], [system, other, ANSWER], [system, USER, ANSWER, other])]
+    loaded = load_instructions(saved("chats.json", rows), None, None)
+    assert loaded.texts == ("hi", "oh")
+    assert list(loaded.notices("chats.json")) == [
+        "chats.json: 1 duplicate rows were left out: row 3",
+        f"chats.json: system prompts were left out in 2 rows: row 2, row 3; {OURS}",
+        "chats.json: the first turn alone was read in 1 rows with several: row 3",
+    ]
+    rows = [{"question": "hi", "system": "s"}, {"question": "ho", "system": ""}]
+    assert load_instructions(saved("orca.json", rows), None, None).remarks == (
+        f"system prompts were left out in 1 rows: row 1; {OURS}",
+    )
+    talk = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
+    rows = [{"chosen": f"{talk}d", "rejected": f"{talk}e"}]
+    loaded = load_instructions(saved("hh.json", rows), None, None)
+    assert (loaded.texts, loaded.remarks) == (
+        ("a",),
+        ("the first turn alone was read in 1 rows with several: row 1",),
+    )
+
+
+def test_choices_beside_the_column_that_was_asked_for_are_told(saved: Any) -> None:
+    path = saved("mmlu.json", [{"question": "Which?", "choices": ["x", "y"], "answer": 1}])
+    assert load_instructions(path, "question", None).remarks == (
+        'choices of 1 rows were left out; data.template: "{question}\\n{choices}" reads them too',
+    )
+    assert load_instructions(path, None, "{question}\n{choices}").remarks == ()
+
+
+def test_a_runs_own_preferences_are_instructions_again(saved: Any) -> None:
+    prompt = [{"role": "system", "content": "Be brief."}, USER]
+    row = {
+        "prompt": prompt,
+        "chosen": [ANSWER],
+        "rejected": [USER],
+        "duel": 3,
+        "winner": "ada",
+        "margin": 1.5,
+    }
+    path = saved("preferences.jsonl", lines(row))
+    for column in (None, "prompt"):
+        assert load_instructions(path, column, None).texts == ("hi",)
+    assert load_instructions(path, None, "{prompt} ({winner})").texts == ("hi (ada)",)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "question": "b"}, "may stand in prompt or question; set data.column to one"),
+        ({"body": "a", "title": "b"}, "body, title? Set data.column to one, such as data.column: body"),
+        ({"text": "a", "id": 3}, "such as data.column: text"),
+        ({"instruction": "a", "context": "b"}, 'data.template: "{context}\\n{instruction}" reads both'),
+        ({"prompt": "What is it?", "images": ["x"]}, "data.column: prompt reads it without"),
+        (
+            {"prompt": "[{'role': 'user', 'content': 'hi'}]"},
+            "holds messages as Python writes them; save the rows",
+        ),
+        ({"x" * 10_000: "a"}, "Set data.column to one, such as data.column: xxx"),
+    ],
+)
+def test_columns_that_tell_nothing_for_sure_ask_for_a_setting(saved: Any, row: Any, said: str) -> None:
+    path = saved("rows.json", [row])
+    message = refusal(path, None)
+    assert said in message
+    assert len(message.removeprefix(path)) <= 290
+
+
+def test_columns_beside_the_question_that_are_empty_ask_for_nothing(saved: Any) -> None:
+    rows = [{"question": "hi", "context": "", "image": None}]
+    assert load_instructions(saved("rows.json", rows), None, None).texts == ("hi",)
 
 
 def test_braces_in_the_data_stay_as_they_are(saved: Any) -> None:
@@ -162,6 +293,28 @@ def test_more_than_half_bad_rows_are_refused(saved: Any) -> None:
         ("wide.json", b'[{"q": ' + b"1" * 5000 + b"}]", "not valid JSON"),
         ("wide.jsonl", b'{"q": ' + b"1" * 5000 + b"}\n", "row 1: not valid JSON"),
         ("deep.json", b"[" * 200_000, "is nested too deeply"),
+        ("deep.jsonl", b'{"q":' + b"[" * 200_000, "row 1: is nested too deeply"),
+        ("twice.json", b'[{"q": "a", "q": "b"}]', "the key 'q' stands twice in one object"),
+        (
+            "twice.jsonl",
+            b'{"q": "a"}\n{"q": {"x": 1, "x": 2}}',
+            "row 2: not valid JSON (the key 'x' stands twice",
+        ),
+        ("same-id.json", b'{"1": {"q": "a"}, "1": {"q": "b"}}', "the key '1' stands twice"),
+        ("comma.jsonl", b'{"q": "a"},\n{"q": "b"},\n', "row 1: ends in a comma; write one object a line"),
+        ("comma.json", b'[{"q": "a"},]', "line 1: not valid JSON"),
+        ("lengths.json", {"q": ["a", "b"], "a": ["c"]}, "its columns have different lengths (q 2, a 1)"),
+        (
+            "width.json",
+            {"columns": ["q", "a"], "data": [["x", "y"], ["z"]]},
+            "row 2: has 1 values for 2 columns",
+        ),
+        ("same.csv", b"q,q\na,b\n", "has two columns called 'q'; rename one"),
+        ("semicolons.csv", b"q;a\none?;1\n", "columns seem to be separated by ';'; save it with commas"),
+        ("cut.jsonl.gz", gzip.compress(lines(*ROWS))[:-9], "cannot be unpacked"),
+        ("blank.csv", b"q,a\n ,1\n", "row 1 is blank"),
+        ("long-column.json", [{"x" * 10_000: 1}], "its columns: xxx"),
+        ("long-role.json", [{"q": [{"role": "x" * 10_000, "content": "a"}]}], "has the role 'xxx"),
     ],
 )
 def test_a_fault_names_file_and_row(saved: Any, name: str, content: Any, said: str) -> None:
@@ -169,6 +322,7 @@ def test_a_fault_names_file_and_row(saved: Any, name: str, content: Any, said: s
     message = refusal(path)
     assert message.startswith(path)
     assert said in message
+    assert len(message.removeprefix(path)) <= 290
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

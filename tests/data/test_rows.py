@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparta_lite.data.rows import Row, is_hub_id, keep, read_rows
+from sparta_lite.data.filters import keep
+from sparta_lite.data.row import Row
+from sparta_lite.data.rows import is_hub_id, read_rows
 from sparta_lite.errors import SpartaError
 
 TABLE = {"q": ["one?", "two?", "three?"], "level": ["1", "2", "2"], "n": [1, 2, None]}
@@ -122,6 +125,7 @@ def test_what_goes_wrong_with_a_hub_dataset_is_one_line(
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset)
     assert said in refusal("a/b")
 
 
@@ -176,12 +180,31 @@ def test_a_filter_keeps_equal_texts(condition: str, kept: list[int]) -> None:
         ("", "give column=value"),
         ("language=en", "has no column 'language'; its columns: lang, n, ok, topic"),
         ("lang=de", "keeps none of the 3 rows of x.json"),
+        (f"lang={'de' * 5000}", "keeps none of the 3 rows of x.json"),
+        (f"{'lang' * 2500}=de", "has no column 'langlang"),
     ],
 )
 def test_a_filter_that_cannot_work_is_refused(condition: str, said: str) -> None:
     with pytest.raises(SpartaError) as caught:
         keep(ROWS, condition, "x.json")
     assert said in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_filter_looks_at_lists_objects_and_numbers_as_json_writes_them() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    rows = [Row(f"row {n}", {"c": value}) for n, value in enumerate([["a"], {"b": 1}, 2.0, deep, "é"])]
+    for condition, place in {'c=["a"]': 0, 'c={"b": 1}': 1, "c=2.0": 2, "c=é": 4}.items():
+        assert keep(rows, condition, "x") == [rows[place]]
+
+
+def test_values_of_ten_thousand_characters_do_not_come_back_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps({name * 2500: [{"q" * 10_000: 1}] for name in ("easy", "hard")}))
+    assert len(refusal(str(path))) <= 300 + len(str(path))
+    assert len(refusal(f"{path}#{'x' * 10_000}")) <= 300 + len(str(path))
 
 
 @given(st.lists(st.text(alphabet="ab =!and", max_size=12).map(str.strip), min_size=1), st.integers(0, 99))

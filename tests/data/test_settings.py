@@ -18,6 +18,7 @@ from sparta_lite.errors import SpartaError
         ["data.task=gsm8k"],
         ["data.task=gsm8k", "data.path=questions.json"],
         ["data.path=openai/gsm8k", "data.subset=main", "data.split=train", "data.column=question"],
+        ["data.path=runs/tribe-0/iteration-00/preferences.jsonl"],
         ["data.path=rows.csv", "data.template={a} {b}", "data.filter=lang!=fr and level=3"],
     ],
 )
@@ -32,7 +33,7 @@ def test_sound_sections_survive_being_shown(sets: list[str], tmp_path: Path) -> 
     [
         (["data.task=gsm8"], "did you mean 'gsm8k'?"),
         (["data.task=gsm8k", "data.column=question"], "brings its own columns"),
-        (["data.path=x.json"], "exactly one of data.column and data.template"),
+        (["data.path=x.json", "data.column=a", "data.template={a}"], "data.template: choose one"),
         (["data.split=train"], "belong to a file or task"),
         (["data.filter=a=b"], "belong to a file or task"),
     ],
