@@ -39,7 +39,25 @@ def write_math(path: Path) -> list[str]:
     return ["data.column=problem"]
 
 
-@pytest.mark.parametrize(("name", "write"), [("gsm8k.json", write_gsm8k), ("math.jsonl", write_math)])
+def write_preferences(path: Path) -> list[str]:
+    """As a run leaves them."""
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": WORD_PROBLEM.format(n=n)}],
+            "chosen": [{"role": "assistant", "content": "2024-01-05"}],
+            "rejected": [{"role": "assistant", "content": "2024-01-06"}],
+            "duel": n,
+        }
+        for n in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("gsm8k.json", write_gsm8k), ("math.jsonl", write_math), ("preferences.jsonl", write_preferences)],
+)
 def test_real_questions_run_on_the_pocket_tribe(tmp_path: Path, name: str, write: object) -> None:
     assert callable(write)
     sets = write(tmp_path / name)
