@@ -27,7 +27,9 @@ def adapters(
         typer.Option(help="A data file, a hub dataset, or 'tulu-v2': the paper's ten subsets."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="The column whose values part it into subsets.")] = None,
-    column: Annotated[str | None, typer.Option(help="The prompt's column; else 'messages' is read.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The prompt's column, else known names are read.")
+    ] = None,
     template: Annotated[
         str | None, typer.Option(help='In its place: text over columns, "{instruction}\\n{input}".')
     ] = None,

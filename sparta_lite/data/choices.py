@@ -29,7 +29,7 @@ _RIGHT = (
 _LABELS = ("label", "labels", "key", "keys")
 _TEXTS = ("text", "texts", "value", "values")
 _LETTERED = re.compile(r"\s*\(?([A-J])[).:]\s*(.*)", re.DOTALL)
-_COLUMN = re.compile(r"(?:op|option|choice)[ _-]?([a-j])|([A-J])", re.IGNORECASE)
+_COLUMN = re.compile(r"(?i:op|option|choice)[ _-]?([A-Ja-j])|([A-J])")
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,8 @@ def _by_column(columns: Mapping[str, Any]) -> Choices | None:
     found = {}
     for name, value in columns.items():
         match = _COLUMN.fullmatch(name)
-        if (
-            match
-            and value is not None
-            and not isinstance(value, list | dict)
-            and (match[1] or name.isupper())
-        ):
-            found[(match[1] or name).upper()] = value
+        if match and value is not None and not isinstance(value, list | dict):
+            found[(match[1] or match[2]).upper()] = value
     letters = sorted(found)
     if len(letters) < 2 or letters != list(string.ascii_uppercase[: len(letters)]):
         return None

@@ -122,5 +122,5 @@ def _first(given: Sequence[str], total: int, room: int) -> str:
 
 def cut(text: str, limit: int) -> str:
     """``text`` on one line, in at most ``limit`` characters."""
-    text = " ".join(text.split())
+    text = "".join(each if each.isprintable() else " " for each in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

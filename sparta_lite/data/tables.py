@@ -14,7 +14,8 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,9 @@ def _table_rows(text: str, name: str, delimiter: str) -> list[Row]:
     return rows
 
 
-def _require_header(columns: Any, name: str) -> None:
-    if repeated := [column for column in columns if list(columns).count(column) > 1]:
-        raise SpartaError(f"{name}: has two columns called {shown(repeated[0])}; rename one")
+def _require_header(columns: Sequence[str], name: str) -> None:
+    if (repeated := _repeated(columns)) is not None:
+        raise SpartaError(f"{name}: has two columns called {shown(repeated)}; rename one")
     if len(columns) == 1 and (other := next((sign for sign in ";\t|" if sign in columns[0]), None)):
         raise SpartaError(
             f"{name}: its columns seem to be separated by {shown(other)}; save it with commas, or with tabs "
@@ -210,10 +211,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, of which JSON's readers would keep the last of two values for one key."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+        raise ValueError(f"the key {shown(_repeated(name for name, _ in pairs))} stands twice in one object")
     return found
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first of ``names`` that more than one are; None: there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _splits(document: Any, name: str) -> Splits | None:
