@@ -33,7 +33,7 @@ _TULU_V2_SUBSETS = {
 """The mixture's name of a subset -> the paper's."""
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
-_LONGEST_NAME = 100  # of a subset, which names a directory
+_LONGEST_NAME = 60  # characters of a subset, which names a directory
 _TEMPLATE = "--template"
 
 _Drawn = TypeVar("_Drawn")

@@ -216,7 +216,7 @@ def test_what_cannot_be_learned_from_is_refused_with_its_place(file: Any, case: 
 
 
 def test_a_long_label_names_a_directory_that_can_be_made(file: Any, tmp_path: Path) -> None:
-    rows = [{"set": name * 300, **SAID} for name in "abc"]
+    rows = [{"set": name * 300, **SAID} for name in "aé漢"]
     for name in read_subsets(file(*rows), "set", Columns()).conversations:
         (tmp_path / name).mkdir()
 
