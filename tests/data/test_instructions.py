@@ -18,16 +18,6 @@ from sparta_lite.data.instructions import draw, load_instructions
 from sparta_lite.errors import SpartaError
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Any:
-    def save(name: str, content: Any) -> str:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return str(path)
-
-    return save
-
-
 def lines(*rows: Any) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
@@ -63,7 +53,7 @@ ROWS = [{"q": "one?", "a": "1"}, {"q": "two?", "a": "2"}]
         ("mixed-ends.csv", b"a,q\r\n1,one?\n2,two?\r"),
         ("mixed-ends.jsonl", lines(ROWS[0])[:-1] + b"\r" + lines(ROWS[1])[:-1] + b"\r\n"),
         ("pretty.json", b'{\n "q": "one?"\n}\n{\n "q": "two?"\n}\n'),
-        ("a-list.jsonl", ROWS),
+        ("a-list.jsonl", json.dumps(ROWS).encode()),
         ("packed.csv.gz", gzip.compress(b"a,q\n1,one?\n2,two?\n")),
         ("columns.json", {"q": ["one?", "two?"], "a": [None, "2"]}),
         ("columns-in-split.json", {"train": {"q": ["one?", "two?"]}, "test": {"q": ["three?"]}}),
@@ -139,84 +129,6 @@ def test_parquet_gives_a_template_its_dates_and_no_nan(tmp_path: Path) -> None:
     loaded = load_instructions(str(tmp_path / "rows.parquet"), None, "{q} {d} {x}")
     assert loaded.texts == ("a 2024-01-05 00:00:00 ", "b  2.5")
     assert "holds a datetime in column 'd', no text" in refusal(str(tmp_path / "rows.parquet"), "d")
-
-
-OURS = "generation.system gives one to every question"
-USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
-
-
-def test_what_is_left_out_of_conversations_is_told(saved: Any) -> None:
-    system, other = {"role": "system", "content": "s"}, {"role": "user", "content": "oh"}
-    rows = [{"messages": m} for m in ([USER, ANSWER], [system, other, ANSWER], [system, USER, ANSWER, other])]
-    loaded = load_instructions(saved("chats.json", rows), None, None)
-    assert loaded.texts == ("hi", "oh")
-    assert list(loaded.notices("chats.json")) == [
-        "chats.json: 1 duplicate rows were left out: row 3",
-        f"chats.json: system prompts were left out in 2 rows: row 2, row 3; {OURS}",
-        "chats.json: the first turn alone was read in 1 rows with several: row 3",
-    ]
-    rows = [{"question": "hi", "system": "s"}, {"question": "ho", "system": ""}]
-    assert load_instructions(saved("orca.json", rows), None, None).remarks == (
-        f"system prompts were left out in 1 rows: row 1; {OURS}",
-    )
-    talk = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
-    rows = [{"chosen": f"{talk}d", "rejected": f"{talk}e"}]
-    loaded = load_instructions(saved("hh.json", rows), None, None)
-    assert (loaded.texts, loaded.remarks) == (
-        ("a",),
-        ("the first turn alone was read in 1 rows with several: row 1",),
-    )
-
-
-def test_choices_beside_the_column_that_was_asked_for_are_told(saved: Any) -> None:
-    path = saved("mmlu.json", [{"question": "Which?", "choices": ["x", "y"], "answer": 1}])
-    assert load_instructions(path, "question", None).remarks == (
-        'choices of 1 rows were left out; data.template: "{question}\\n{choices}" reads them too',
-    )
-    assert load_instructions(path, None, "{question}\n{choices}").remarks == ()
-
-
-def test_a_runs_own_preferences_are_instructions_again(saved: Any) -> None:
-    prompt = [{"role": "system", "content": "Be brief."}, USER]
-    row = {
-        "prompt": prompt,
-        "chosen": [ANSWER],
-        "rejected": [USER],
-        "duel": 3,
-        "winner": "ada",
-        "margin": 1.5,
-    }
-    path = saved("preferences.jsonl", lines(row))
-    for column in (None, "prompt"):
-        assert load_instructions(path, column, None).texts == ("hi",)
-    assert load_instructions(path, None, "{prompt} ({winner})").texts == ("hi (ada)",)
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"prompt": "a", "question": "b"}, "may stand in prompt or question; set data.column to one"),
-        ({"body": "a", "title": "b"}, "body, title? Set data.column to one, such as data.column: body"),
-        ({"text": "a", "id": 3}, "such as data.column: text"),
-        ({"instruction": "a", "context": "b"}, 'data.template: "{context}\\n{instruction}" reads both'),
-        ({"prompt": "What is it?", "images": ["x"]}, "data.column: prompt reads it without"),
-        (
-            {"prompt": "[{'role': 'user', 'content': 'hi'}]"},
-            "holds messages as Python writes them; save the rows",
-        ),
-        ({"x" * 10_000: "a"}, "Set data.column to one, such as data.column: xxx"),
-    ],
-)
-def test_columns_that_tell_nothing_for_sure_ask_for_a_setting(saved: Any, row: Any, said: str) -> None:
-    path = saved("rows.json", [row])
-    message = refusal(path, None)
-    assert said in message
-    assert len(message.removeprefix(path)) <= 290
-
-
-def test_columns_beside_the_question_that_are_empty_ask_for_nothing(saved: Any) -> None:
-    rows = [{"question": "hi", "context": "", "image": None}]
-    assert load_instructions(saved("rows.json", rows), None, None).texts == ("hi",)
 
 
 def test_braces_in_the_data_stay_as_they_are(saved: Any) -> None:
