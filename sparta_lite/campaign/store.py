@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shlex
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from sparta_lite.campaign.lock import hold
 from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment, bouts
 from sparta_lite.combat import Bout, Standing, as_trace
 from sparta_lite.errors import SpartaError
@@ -24,8 +23,6 @@ METRICS_KEYS = ("kind", "iteration")
 
 ABLATION = "ablation.json"
 """What the directory of an ablation has where a run's has ``run.json``."""
-
-_PATIENCE = 1.0  # seconds; whoever looks whether a run is held keeps its lock for an instant
 
 
 class Store:
@@ -68,33 +65,13 @@ class Store:
     def iteration(self, iteration: int) -> Path:
         return self.root / f"iteration-{iteration:02d}"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; the system lets go of it when the process ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the directory for this process.
 
         Raises:
             SpartaError: another process holds it, or it cannot be written.
         """
-        new = not self.root.exists()
-        with clear_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / "lock").open("w")
-        with handle:
-            if not _taken(handle):
-                raise SpartaError(
-                    f"{self.root}: another process works on this run; wait for it or choose another --out"
-                )
-            try:
-                yield
-            finally:
-                if new:
-                    self._leave_nothing()
-
-    def _leave_nothing(self) -> None:
-        """Remove a directory in which nothing has begun."""
-        with contextlib.suppress(OSError):
-            if [path.name for path in self.root.iterdir()] == ["lock"]:
-                shutil.rmtree(self.root)
+        return hold(self.root)
 
     def write_adapters(self, iteration: int, write: Callable[[Path], None]) -> None:
         """Let ``write`` fill a fresh directory, then make it the iteration's adapters in one step."""
@@ -150,19 +127,6 @@ class Store:
     def update_run(self, **changes: Any) -> None:
         """Change some keys of ``run.json``."""
         write_json(self.run, {**(self.read_run() if self.run.exists() else {}), **changes})
-
-
-def _taken(lock: IO[str]) -> bool:
-    """Whether the lock could be had, at once or after those who only tried it have let go of it."""
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
 
 
 def no_run(path: Path) -> SpartaError:
