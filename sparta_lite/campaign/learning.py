@@ -63,14 +63,6 @@ def learn(
         arena.listener(
             Warned(f"iteration {iteration + 1}: no duel made a preference pair; nothing is learned")
         )
-    elif not moving:
-        arena.listener(
-            Warned(
-                f"iteration {iteration + 1}: nothing is learned: its pairs ({len(pairs)}) make one optimizer "
-                "step, and the warm-up begins at learning rate 0; set training.warmup to 0, lower "
-                "training.batch, or raise duels"
-            )
-        )
 
     with arena.phase(iteration, "train", updates * groups, done) as meter:
         steps: list[DpoStep] = []

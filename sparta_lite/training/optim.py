@@ -18,16 +18,27 @@ Kind = Literal["adamw", "adamw-8bit"]
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
+def rise(steps: int, warmup: float) -> int:
+    """Updates of ``steps`` over which the learning rate rises from 0, which the first of them has.
+
+    ceil(warmup * steps), as transformers has it, but where rounding up would take half of them or all: of one
+    update none is warm-up, of two one is where at least half are asked for.
+    """
+    if steps < 2 or (steps == 2 and warmup < 0.5):
+        return 0
+    return math.ceil(warmup * steps)
+
+
 def cosine(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at update ``step`` of ``steps``, counted from 0.
 
-    Linear from 0 over the first ceil(warmup * steps) updates, then half a cosine towards 0: the
-    ``cosine`` schedule of transformers with ``warmup_steps`` as a ratio.
+    Linear from 0 over the first ``rise`` updates, then half a cosine towards 0: the ``cosine`` schedule of
+    transformers.
     """
-    rise = math.ceil(warmup * steps)
-    if step < rise:
-        return step / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    rising = rise(steps, warmup)
+    if step < rising:
+        return step / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def trainable(bank: Bank) -> Bank:

@@ -27,7 +27,7 @@ class DpoSettings:
     """The peak, after warm-up and before the cosine falls."""
     weight_decay: float = 1e-5
     warmup: float = 0.1
-    """Share of the updates over which the learning rate rises from 0."""
+    """Share of the updates over which the learning rate rises from 0; see ``optim.rise``."""
     epochs: int = 1
     batch: int = 16
     """Pairs per update."""

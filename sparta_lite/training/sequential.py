@@ -21,7 +21,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.memory import OnShrink, in_one_piece, shrink_to_fit
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.choice import require_interpreter
-from sparta_lite.training.optim import BETAS, EPSILON, distances
+from sparta_lite.training.optim import BETAS, EPSILON, distances, rise
 from sparta_lite.training.packing import TokenizedPair, truncate
 from sparta_lite.training.phase import (
     DpoResult,
@@ -299,7 +299,7 @@ def _arguments(settings: DpoSettings, steps: int, scratch: str, view: Any) -> DP
         max_length=settings.max_length,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=rise(steps, settings.warmup),
         optim=_OPTIMIZERS[settings.optimizer],
         adam_beta1=BETAS[0],
         adam_beta2=BETAS[1],

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Event, PhaseStarted, Warned
+from sparta_lite.campaign.events import Event, Warned
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.store import Store
 from sparta_lite.files import read_lines
 
 
-def told_by(config: Path, out: Path, batch: int) -> tuple[list[Event], dict[str, float], int]:
-    """What an iteration tells; how far its adapters moved; its optimizer steps."""
+def told_by(config: Path, out: Path, batch: int) -> tuple[list[Event], dict[str, list[Any]]]:
+    """What an iteration tells, and the rows of its metrics by their kind."""
     told: list[Event] = []
     sets = [f"training.batch={batch}", "iterations=1", "evaluation.items=0"]
     run(load_config(config, sets), out, False, told.append)
-    rows = read_lines(Store(out).metrics)
-    [moved] = [row["moved"] for row in rows if row["kind"] == "trained"]
-    return told, moved, max(row["steps"] for row in rows if row["kind"] == "training")
+    rows: dict[str, list[Any]] = {}
+    for row in read_lines(Store(out).metrics):
+        rows.setdefault(row["kind"], []).append(row)
+    return told, rows
 
 
-def test_a_training_that_is_all_warm_up_is_told_before_it_begins(tiny_config: Path, tmp_path: Path) -> None:
-    told, moved, steps = told_by(tiny_config, tmp_path / "run", batch=100)
-    assert steps == 1
-    assert set(moved.values()) == {0.0}
-    [warning] = [
-        event for event in told if isinstance(event, Warned) and "nothing is learned" in event.message
-    ]
-    assert "one optimizer step, and the warm-up begins at learning rate 0" in warning.message
-    for setting in ("training.warmup", "training.batch", "duels"):
-        assert setting in warning.message
-    [start] = [event for event in told if isinstance(event, PhaseStarted) and event.phase == "train"]
-    assert told.index(warning) < told.index(start)
-
-
-def test_of_two_steps_the_second_is_learned_from(tiny_config: Path, tmp_path: Path) -> None:
-    """As transformers has it: the first stands at rate 0."""
-    told, moved, steps = told_by(tiny_config, tmp_path / "run", batch=5)
-    assert steps == 2
-    assert min(moved.values()) > 0
+@pytest.mark.parametrize(("batch", "rates"), [(100, [1e-3]), (5, [1e-3, 5e-4]), (4, [0.0, 1e-3, 5e-4])])
+def test_the_warm_up_takes_no_step_of_few(
+    tiny_config: Path, tmp_path: Path, batch: int, rates: list[float]
+) -> None:
+    """A tenth of one or two steps is none; of three it is one, which as in transformers stands at rate 0."""
+    told, rows = told_by(tiny_config, tmp_path / "run", batch)
+    assert [row["learning_rate"] for row in rows["training"] if row["adapter"] == "ada"] == pytest.approx(
+        rates
+    )
+    assert min(rows["trained"][0]["moved"].values()) > 0
+    assert rows["budget"][0]["optimizer_steps"] == sum(rate > 0 for rate in rates)
     assert not any(isinstance(event, Warned) and "nothing is learned" in event.message for event in told)

@@ -18,7 +18,11 @@ class Training(Section):
     beta: AboveZero = Field(default=0.1, description="Strength of the pull to the adapter's own start")
     learning_rate: AboveZero = Field(default=1e-6, description="At its peak; cosine down to 0")
     weight_decay: ZeroOrMore = Field(default=1e-5, description="Of AdamW")
-    warmup: Share = Field(default=0.1, description="Share of the steps in which the learning rate rises")
+    warmup: Share = Field(
+        default=0.1,
+        description="Share of the steps in which the learning rate rises; the first of them stands at 0, "
+        "but a single step never does",
+    )
     epochs: Positive = Field(default=1, description="Passes over an iteration's pairs")
     batch: Positive = Field(default=16, description="Pairs in one optimizer step")
     micro_batch: int | None = Field(
