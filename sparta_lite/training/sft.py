@@ -6,20 +6,17 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from weakref import proxy
 
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
-from transformers import PrinterCallback, Trainer
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.memory import in_one_piece
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter
 from sparta_lite.errors import SpartaError
-from sparta_lite.randomness import key
+from sparta_lite.randomness import generator
+from sparta_lite.training.phase import slices
 from sparta_lite.training.view import Wrap, adapter_view, load, on_one_device, store
 
 _IGNORED = -100  # what transformers leaves out of the loss
@@ -33,11 +30,12 @@ class SftSettings:
     epochs: int = 1
     learning_rate: float = 2e-4
     warmup: float = 0.03
-    """Share of the steps in which the learning rate rises; it falls along a cosine to 0."""
+    """Share of the steps in which the learning rate rises from 0, rounded down to whole steps, so that few
+    have none; it falls along a cosine to 0."""
     batch: int = 32
     """Conversations in one optimizer step."""
     micro_batch: int = 4
-    """Conversations in one forward pass."""
+    """Conversations in one forward pass; it changes memory and time, not the steps."""
     max_length: int = 2048
     """Tokens of a conversation; its end is cut off."""
 
@@ -136,57 +134,73 @@ def train_adapter(
         SpartaError: the training ended in NaN, moved nothing, or did not fit into memory.
     """
     # Unsloth, where it is what wraps, has to have patched TRL before.
-    from trl import SFTConfig, SFTTrainer
+    from sparta_lite.training.sft_trainer import PlannedTrainer
 
     device = base.decoder.device
     on_gpu = device.type == "cuda"
     start = new_adapter(name, base.decoder, settings.rank, settings.alpha, seed, base.name)
     bank = load_bank(base.decoder, [start])
-    data = Dataset.from_list(
-        [{"input_ids": list(lesson.ids), "labels": list(lesson.labels)} for lesson in lessons]
-    )
+    plan = [
+        [{"input_ids": list(lesson.ids), "labels": list(lesson.labels)} for lesson in batch]
+        for epoch in range(settings.epochs)
+        for batch in _batches(lessons, settings.batch, seed, name, epoch)
+    ]
     with (
         torch.random.fork_rng(),
         tempfile.TemporaryDirectory() as scratch,
         adapter_view(base.model, base.tokenizer, bank.adapters[0], on_gpu, wrap) as view,
     ):
-        arguments = SFTConfig(
-            scratch,
-            num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.micro_batch,
-            gradient_accumulation_steps=max(1, settings.batch // settings.micro_batch),
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=settings.warmup,
-            max_length=None,  # cut already
-            seed=key("sft", seed, name) % (1 << 32),
-            bf16=base.decoder.dtype == torch.bfloat16,
-            fp16=base.decoder.dtype == torch.float16,
-            use_cpu=not on_gpu,
-            gradient_checkpointing=on_gpu,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        on_one_device(arguments)
-        trainer = SFTTrainer(view, args=arguments, train_dataset=data, processing_class=base.tokenizer)
+        arguments = _arguments(settings, len(plan), scratch, base)
+        trainer = PlannedTrainer(view, base.tokenizer, plan, settings.micro_batch, arguments)
         if not on_gpu:
-            # The model's own loss: TRL takes the same in a Triton kernel alone, which needs a GPU.
-            trainer.compute_loss = partial(Trainer.compute_loss, proxy(trainer))
+            trainer.use_the_models_own_loss()
         load(view, bank, "default")
-        trainer.remove_callback(PrinterCallback)
         with in_one_piece(phase=f"adapter {name!r}", advice="lower --micro-batch or --max-length"):
             trainer.train()
         store(view, bank)
-        losses = [float(log["loss"]) for log in trainer.state.log_history if "loss" in log]
-    _require_learned(name, losses, bank)
+        losses = trainer.losses
+    _require_learned(name, settings, losses, bank)
     return bank, start, SftResult(len(losses), losses[0], losses[-1])
 
 
 def _roles(conversation: Sequence[tuple[str, str]]) -> str:
     roles = [role for role, _ in conversation]
     return ", ".join(roles if len(roles) <= 6 else [*roles[:6], "..."])
+
+
+def _batches(lessons: Sequence[Lesson], size: int, seed: int, name: str, epoch: int) -> list[list[Lesson]]:
+    """One epoch: the lessons of each optimizer step, the last ones fewer."""
+    order = list(lessons)
+    generator("sft", seed, name, epoch).shuffle(order)
+    return [order[part] for part in slices(len(order), size)]
+
+
+def _arguments(settings: SftSettings, steps: int, scratch: str, base: Base) -> Any:
+    from trl import SFTConfig
+
+    on_gpu = base.decoder.device.type == "cuda"
+    arguments = SFTConfig(
+        scratch,
+        num_train_epochs=1,
+        per_device_train_batch_size=1,  # a row is a step
+        gradient_accumulation_steps=1,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(settings.warmup * steps),
+        max_length=None,  # cut already
+        bf16=base.decoder.dtype == torch.bfloat16,
+        fp16=base.decoder.dtype == torch.float16,
+        use_cpu=not on_gpu,
+        gradient_checkpointing=on_gpu,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    on_one_device(arguments)
+    return arguments
 
 
 def _tokens(base: Base, text: str, **how: Any) -> list[int]:
@@ -204,8 +218,11 @@ def _end_of_turn(base: Base, tokens: Sequence[int]) -> int:
     )
 
 
-def _require_learned(name: str, losses: Sequence[float], bank: Bank) -> None:
+def _require_learned(name: str, settings: SftSettings, losses: Sequence[float], bank: Bank) -> None:
     if not all(torch.isfinite(tensor).all() for _, tensor in bank.tensors()):
         raise SpartaError(f"adapter {name!r}: training ended in NaN or infinity; lower the learning rate")
-    if not losses or not any(b.any() for _, _, b in bank.modules(0)):
-        raise SpartaError(f"adapter {name!r}: training moved nothing; give it more rows or a higher rate")
+    if not any(b.any() for _, _, b in bank.modules(0)):
+        raise SpartaError(
+            f"adapter {name!r}: {len(losses)} optimizer steps at a learning rate of up to "
+            f"{settings.learning_rate:.3g} moved nothing; raise --lr"
+        )

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
+from sparta_lite.engine.peft_io import load_bank, new_adapter
 from sparta_lite.errors import SpartaError
+from sparta_lite.training.optim import cosine
 from sparta_lite.training.sft import Lesson, SftResult, SftSettings, tokenize, train_adapter
-from sparta_lite.training.view import wrap_with_peft
+from sparta_lite.training.view import adapter_view, load, wrap_with_peft
 
 DIALOGUE = (
     ("system", "Be brief."),
@@ -116,6 +119,95 @@ def test_the_loss_is_the_mean_over_the_learned_tokens_of_a_whole_step(
     assert result.steps == 1
 
 
+@pytest.mark.parametrize(("rows", "batch", "steps"), [(1, 4, 1), (4, 4, 1), (6, 32, 1), (5, 4, 2), (6, 3, 2)])
+def test_few_rows_are_real_steps_at_the_usual_warm_up(
+    base: Base, lessons: list[Lesson], rows: int, batch: int, steps: int
+) -> None:
+    """3 % of few steps is none: every one has a rate above 0."""
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        result = train(base, lessons[:rows], batch=batch, micro_batch=2, epochs=1, warmup=SftSettings.warmup)
+    finally:
+        hook.remove()
+    assert result.steps == len(rates) == steps
+    assert min(rates) > 0
+    assert rates[0] == SETTINGS.learning_rate
+
+
+def test_many_steps_warm_up_as_is_asked(base: Base, lessons: list[Lesson]) -> None:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        train(base, lessons, batch=1, micro_batch=1, epochs=1, warmup=0.4)
+    finally:
+        hook.remove()
+    peak = SETTINGS.learning_rate
+    assert rates == pytest.approx([peak * cosine(step, 6, 2 / 6) for step in range(6)])
+    assert rates[:3] == pytest.approx([0, peak / 2, peak])
+
+
+def gradients_of(
+    base: Base, lessons: list[Lesson], **changes: Any
+) -> tuple[list[list[torch.Tensor]], dict[str, torch.Tensor]]:
+    """What AdamW gets in every step, and the adapter that comes out."""
+    found: list[list[torch.Tensor]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+        found.append([leaf.grad.clone() for leaf in leaves if leaf.grad is not None])
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        settings = dataclasses.replace(SETTINGS, **changes)
+        bank, _, _ = train_adapter(base, lessons, settings, wrap=wrap_with_peft, seed=3, name="ada")
+    finally:
+        hook.remove()
+    return found, dict(bank.tensors())
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(6, 4), (5, 4), (5, 2), (3, 2), (6, 9)])
+def test_a_batch_that_is_no_multiple_of_a_pass_stays_that_batch(
+    base: Base, lessons: list[Lesson], batch: int, micro: int
+) -> None:
+    """Steps, gradients and weights are those of whole batches, also where the last one is shorter."""
+    rows = lessons * 2
+    whole, expected = gradients_of(base, rows, batch=batch, micro_batch=12, epochs=1)
+    found, weights = gradients_of(base, rows, batch=batch, micro_batch=micro, epochs=1)
+    assert len(found) == len(whole) == -(-12 // batch)
+    # Of a gradient that is nothing but rounding AdamW makes a step like any other: few weights stay apart.
+    for one, other in zip(found, whole, strict=True):
+        apart = torch.stack([(a - b).norm() for a, b in zip(one, other, strict=True)]).norm()
+        assert apart < 1e-3 * torch.stack([b.norm() for b in other]).norm()
+    moved = torch.stack([tensor.norm() for name, tensor in expected.items()]).norm()
+    assert torch.stack([(weights[name] - expected[name]).norm() for name in expected]).norm() < 1e-2 * moved
+
+
+def test_the_gradient_is_that_of_all_learned_tokens_alike(base: Base, lessons: list[Lesson]) -> None:
+    [found], _ = gradients_of(base, lessons, batch=6, micro_batch=4, epochs=1)
+    start = new_adapter("ada", base.decoder, SETTINGS.rank, SETTINGS.alpha, 3, base.name)
+    bank = load_bank(base.decoder, [start])
+    with adapter_view(base.model, base.tokenizer, bank.adapters[0], False, wrap_with_peft) as view:
+        load(view, bank, "default")
+        tokens = sum(label >= 0 for lesson in lessons for label in lesson.labels)
+        for lesson in lessons:  # one at a time, unpadded
+            logits = view(torch.tensor([lesson.ids])).logits[0, :-1]
+            loss = F.cross_entropy(logits, torch.tensor(lesson.labels[1:]), reduction="sum") / tokens
+            loss.backward()
+        expected = [leaf.grad.clone() for leaf in view.parameters() if leaf.grad is not None]
+    assert len(found) == len(expected) > 0
+    length = torch.stack([grad.norm() for grad in expected]).norm()
+    clipped = [grad / length.clamp(min=1) for grad in expected]  # to a length of 1, TRL's default
+    # Both are in the order of the view's parameters.
+    apart = torch.stack([(one - other).norm() for one, other in zip(found, clipped, strict=True)]).norm()
+    assert length > 1
+    assert apart < 1e-4
+
+
 def test_training_learns_and_leaves_the_base_alone(base: Base, lessons: list[Lesson]) -> None:
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
     result = train(base, lessons, epochs=4)
@@ -140,7 +232,9 @@ def test_the_same_seed_gives_the_same_adapter_whatever_was_drawn_before(
 
 
 def test_a_training_that_moves_nothing_is_refused(base: Base, lessons: list[Lesson]) -> None:
-    with pytest.raises(SpartaError, match="adapter 'ada': training moved nothing"):
+    with pytest.raises(
+        SpartaError, match=r"adapter 'ada': 4 optimizer steps at .* 0 moved nothing; raise --lr"
+    ):
         train(base, lessons, learning_rate=0.0)
 
 
