@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import torch
 
@@ -16,10 +18,12 @@ from sparta_lite.campaign.inputs import look_up
 from sparta_lite.campaign.keeping import Kept, Key, base_key
 from sparta_lite.campaign.loop import run_on
 from sparta_lite.campaign.planning import planned, with_sizes_of
+from sparta_lite.campaign.provenance import begun
 from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
 from sparta_lite.combat import begin
+from sparta_lite.engine.template import now
 from sparta_lite.errors import SpartaError
 
 
@@ -72,7 +76,7 @@ def run_all(grid: Grid, listener: Listener) -> None:
     # Arms on another base come behind all runs of the first one: every base is loaded once.
     order = list(dict.fromkeys(keys.values()))
     runs.sort(key=lambda run: order.index(keys[run.arm]) if run.arm in keys else -1)
-    kept, threads = Kept(), torch.get_num_threads()
+    kept, threads = Kept(_date(grid)), torch.get_num_threads()
     failed: dict[str, list[str]] = {}
     for number, run in enumerate(runs, start=1):
         finished = is_finished(run)
@@ -89,6 +93,16 @@ def run_all(grid: Grid, listener: Listener) -> None:
         listener(RunEnds(run, number, len(runs), not finished))
     if failed:
         raise SpartaError(_said(grid, failed, len(runs)))
+
+
+def _date(grid: Grid) -> datetime:
+    """Of the first run that has begun, else now: chat templates may print it, in all arms the same."""
+    for run in grid.runs():
+        store = Store(run.path)
+        with contextlib.suppress(SpartaError):  # that run will say so itself
+            record = store.read_run()
+            return begun(record.get("date"), record.get("started"), store.run)
+    return now()
 
 
 def _said(grid: Grid, failed: Mapping[str, Sequence[str]], runs: int) -> str:

@@ -115,7 +115,8 @@ def reference_answer(arena: Arena, instruction: str) -> Response:
     from sparta_lite.training.sft import tokenize
 
     text = arena.references[instruction]
-    lesson = tokenize(arena.base, [("user", ""), ("assistant", text)], arena.base.context)
+    chat, context = arena.chat, arena.base.context
+    lesson = tokenize(arena.base, [("user", ""), ("assistant", text)], context, chat.date)
     learned = () if lesson is None else tuple(label for label in lesson.labels if label >= 0)
     return Response(learned[: arena.config.generation.max_new_tokens], text, "reference", None)
 

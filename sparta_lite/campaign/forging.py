@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.campaign.provenance import begun
 from sparta_lite.campaign.resident import choices_for
 from sparta_lite.campaign.sources import base_source
 from sparta_lite.data.conversations import TULU_V2, Columns, Subsets, read_subsets, sample
@@ -14,9 +16,10 @@ from sparta_lite.data.row import some
 from sparta_lite.engine.base import Base, Quantization, load_base
 from sparta_lite.engine.hub import CONFIG_FILE
 from sparta_lite.engine.peft_io import write_adapter
+from sparta_lite.engine.template import TurnsError, now
 from sparta_lite.errors import SpartaError, shown
 from sparta_lite.files import read_json, write_json
-from sparta_lite.training.sft import Lesson, SftSettings, TurnsError, tokenize, train_adapter
+from sparta_lite.training.sft import Lesson, SftSettings, tokenize, train_adapter
 from sparta_lite.training.unsloth import load_model, wrap_with_unsloth
 from sparta_lite.training.view import Wrap, wrap_with_peft
 
@@ -58,17 +61,19 @@ def forge_tribe(plan: ForgePlan, out: Path, say: Callable[[str], None] = lambda 
     if not missing:
         return
     base, wrap = _load(plan)
-    lessons = {name: _lessons(base, plan, subsets, name, say) for name in missing}
-    write_json(out / _RECORD, asdict(plan))
+    for notice in base.notices:
+        say(notice)
+    date = _date(plan, out)
+    lessons = {name: _lessons(base, plan, subsets, name, date, say) for name in missing}
+    write_json(out / _RECORD, {**asdict(plan), "date": date.isoformat()})
     for name in missing:
         bank, start, result = train_adapter(
             base, lessons[name], plan.settings, wrap=wrap, seed=plan.seed, name=name
         )
         write_adapter(out / name, bank, name, start.config)
-        say(
-            f"{name}: {len(lessons[name])} conversations, {result.steps} steps, loss "
-            f"{result.first_loss:.3f} to {result.last_loss:.3f}"
-        )
+        steps = "1 step" if result.steps == 1 else f"{result.steps} steps"
+        losses = f"{result.first_loss:.3f} to {result.last_loss:.3f}"
+        say(f"{name}: {len(lessons[name])} conversations, {steps}, loss {losses}")
 
 
 def _load(plan: ForgePlan) -> tuple[Base, Wrap]:
@@ -100,8 +105,16 @@ def _require_place(plan: ForgePlan, out: Path) -> None:
         )
 
 
+def _date(plan: ForgePlan, out: Path) -> datetime:
+    """What a chat template takes for now: when the first of the plan's adapters was begun."""
+    path = out / _RECORD
+    record: dict[str, Any] = read_json(path) if path.is_file() else {}
+    same = all(record.get(name) == value for name, value in asdict(plan).items())
+    return begun(record["date"], None, path) if same and "date" in record else now()
+
+
 def _lessons(
-    base: Base, plan: ForgePlan, subsets: Subsets, name: str, say: Callable[[str], None]
+    base: Base, plan: ForgePlan, subsets: Subsets, name: str, date: datetime, say: Callable[[str], None]
 ) -> list[Lesson]:
     """The subset's conversations as tokens; those that cannot be learned from are said.
 
@@ -113,7 +126,7 @@ def _lessons(
     lessons, refused, late = [], [], []
     for place, conversation in chosen:
         try:
-            lesson = tokenize(base, conversation, plan.settings.max_length)
+            lesson = tokenize(base, conversation, plan.settings.max_length, date)
         except TurnsError as error:
             refused.append((place, error))
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sparta_lite.campaign.arena import judge_limit, question_limit
 from sparta_lite.campaign.baseline import require_learner
@@ -40,22 +41,25 @@ class Inputs:
     """SHA-256 of the settings, and of everything above that was read from files."""
 
 
-def load_inputs(config: Config, choices: Choices, kept: Kept | None = None) -> Inputs:
+def load_inputs(
+    config: Config, choices: Choices, kept: Kept | None = None, date: datetime | None = None
+) -> Inputs:
     """Load all that ``config`` names, what is quick to refuse first.
 
     Args:
         config: the run's settings.
         choices: from ``choose``.
         kept: what earlier runs of this process have loaded and later ones shall find; None: nothing.
+        date: what a chat template that prints the date prints; None: now.
 
     Raises:
         SpartaError: something is missing, malformed, or does not fit the rest.
     """
     places, instructions, tasks = look_up(config)
     if kept is None:
-        resident = load_resident(config, choices, places, training=True)
+        resident = load_resident(config, choices, places, training=True, date=date)
     else:
-        resident = kept.resident(config, choices, places)
+        resident = kept.resident(config, choices, places, date)
     _require_room(config, resident.base, resident.chat)
     references = _references(config, instructions) if config.algorithm == "spin" else {}
     others: dict[str, object] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -32,7 +33,9 @@ class Kept:
     what another has learned.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, date: datetime) -> None:
+        """``date``: what chat templates take for now in all runs that begin; one that goes on has its own."""
+        self.date = date
         self._base: Base | None = None
         self._key: Key = None
         self._files: dict[tuple[str, Path], AdapterFile] = {}
@@ -49,8 +52,8 @@ class Kept:
         weights = [parameter.untyped_storage() for parameter in self._base.model.parameters()]
         return sum({each.data_ptr(): each.nbytes() for each in weights}.values())
 
-    def resident(self, config: Config, choices: Choices, places: Places) -> Resident:
-        """What a run with these settings works on; only what is not here yet is read.
+    def resident(self, config: Config, choices: Choices, places: Places, date: datetime | None) -> Resident:
+        """What a run with these settings and of this date works on; only what is not here yet is read.
 
         Raises:
             SpartaError: see ``load_resident``.
@@ -70,7 +73,7 @@ class Kept:
         }
         # New adapters of 'fresh-N' depend on the run's seed: they are made again.
         self._files = {(name, path): files[name] for name, path in places.items() if path is not None}
-        return on_base(config, self._base, list(files.values()))
+        return on_base(config, self._base, list(files.values()), date)
 
     def digest(self, directory: Path) -> str:
         """SHA-256 of a model's files as they were when a run first asked: what is kept was read then."""

@@ -33,7 +33,7 @@ from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate, is_measured
 from sparta_lite.campaign.plan_text import announcement, brief
 from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
-from sparta_lite.campaign.provenance import versions
+from sparta_lite.campaign.provenance import begun, versions
 from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
@@ -42,6 +42,7 @@ from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
 from sparta_lite.engine import nf4
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
+from sparta_lite.engine.template import now as today
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import Journal, write_text
 
@@ -103,6 +104,14 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             )
         config = recorded
     record = store.read_run() if resume else {}
+    # A chat template may print the date: a run keeps the one that it began with.
+    date = (
+        begun(record.get("date"), record.get("started"), store.run)
+        if resume
+        else kept.date
+        if kept
+        else today()
+    )
     # Sums depend on the number of threads: a run keeps the one that it began with.
     torch.set_num_threads(config.threads or record.get("threads") or torch.get_num_threads())
     choices = choose(config)
@@ -112,7 +121,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         plans.append(replace(announcement(plan, config), brief=brief(plan, store.config)))
         listener(plans[-1])
     nf4.recall(record.get("choices", {}).get("nf4", ""))
-    inputs = load_inputs(config, choices, kept)
+    inputs = load_inputs(config, choices, kept, date)
     resident = inputs.resident
     if plan is not None and choices.device.type == "cuda":
         warmed, config = warm_up(resident.base, resident.bank, asked, plan)
@@ -145,6 +154,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             hostile=list(spoilers),
             **now,
             hashes=dict(inputs.hashes),
+            date=date.isoformat(),
             started=started,
         )
     log = Journal(store.events)
@@ -190,7 +200,10 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             hostile=spoilers,
         )
     )
-    for notice in inputs.instructions.notices(config.data.task or config.data.path):
+    for notice in (
+        *resident.base.notices,
+        *inputs.instructions.notices(config.data.task or config.data.path),
+    ):
         tell(Warned(notice))
     for notice in (notice for task in inputs.held_out for notice in task.notices):
         tell(Warned(notice))

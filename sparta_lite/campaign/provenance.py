@@ -1,4 +1,4 @@
-"""What a run was made from: versions of the libraries, hashes of its inputs."""
+"""What a run was made from: versions of the libraries, hashes of its inputs, and the date that it began."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from sparta_lite.errors import SpartaError
 
 _PACKAGES = ("sparta-lite", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
 
@@ -15,6 +19,25 @@ _PACKAGES = ("sparta-lite", "torch", "transformers", "peft", "safetensors", "tok
 def versions() -> dict[str, str]:
     """The versions that decide a run's numbers."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def begun(date: Any, started: Any, path: Path) -> datetime:
+    """What the chat template of a run takes for now, whenever it is rendered.
+
+    Args:
+        date: as the record of the run has it, in ISO's form; None: the run is from before it was recorded.
+        started: when it started, in seconds since 1970, for that case.
+        path: of the record, for messages.
+
+    Raises:
+        SpartaError: they are damaged.
+    """
+    try:
+        return datetime.fromtimestamp(int(started)) if date is None else datetime.fromisoformat(date)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise SpartaError(
+            f"{path}: its date is damaged; restore the file, or give it a date such as 2026-01-31T12:00:00"
+        ) from error
 
 
 _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
+from sparta_lite.engine.template import now
 from sparta_lite.files import read_json
 from sparta_lite.kernels.choice import choose_kernels
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
@@ -85,7 +87,9 @@ def choices_for(
     return Choices(device, dtype, trainer, reasons)
 
 
-def load_resident(config: Config, choices: Choices, places: Places, training: bool) -> Resident:
+def load_resident(
+    config: Config, choices: Choices, places: Places, training: bool, date: datetime | None = None
+) -> Resident:
     """Load base and adapters.
 
     Args:
@@ -93,12 +97,13 @@ def load_resident(config: Config, choices: Choices, places: Places, training: bo
         choices: from ``choose``.
         places: from ``find_tribe``: which adapters, in which order.
         training: whether the run's trainer will work on them.
+        date: what a chat template that prints the date prints, the run's; None: now.
 
     Raises:
         SpartaError: something is missing, malformed, or does not fit the rest.
     """
     base = load_base_of(config, choices, training)
-    return on_base(config, base, read_tribe(config, places, base.decoder))
+    return on_base(config, base, read_tribe(config, places, base.decoder), date)
 
 
 def read_tribe(config: Config, places: Places, decoder: Decoder) -> list[AdapterFile]:
@@ -128,8 +133,8 @@ def load_base_of(config: Config, choices: Choices, training: bool) -> Base:
     )
 
 
-def on_base(config: Config, base: Base, files: list[AdapterFile]) -> Resident:
-    """Put adapters into a bank on a loaded base.
+def on_base(config: Config, base: Base, files: list[AdapterFile], date: datetime | None = None) -> Resident:
+    """Put adapters into a bank on a loaded base; ``date`` as in ``load_resident``.
 
     Raises:
         SpartaError: an adapter was made for another base.
@@ -144,5 +149,7 @@ def on_base(config: Config, base: Base, files: list[AdapterFile]) -> Resident:
             config.judge.layout,
             config.judge.wording,
             config.generation.thinking,
+            date or now(),
+            base.ending,
         ),
     )

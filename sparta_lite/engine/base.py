@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.model import Decoder, FusedDecoder, computes, require_supported
+from sparta_lite.engine.template import Template
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 
@@ -29,11 +31,16 @@ class Base:
     tokenizer: Any
     decoder: Decoder
     stops: frozenset[int]
-    """End-of-turn tokens, as the model's own configuration and tokenizer name them."""
+    """What ends an answer: the end of turn that the chat template writes, and what configuration and
+    tokenizer name."""
     context: int
     """The longest sequence that the model was made for, in tokens."""
     four_bit: bool = False
     """Whether its linear layers are in bitsandbytes' 4 bits."""
+    ending: Ending = field(default_factory=Ending)
+    """How the chat template itself ends an answer."""
+    notices: tuple[str, ...] = ()
+    """What people should hear of it, once."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class Request:
     """Whether the checkpoint is in 4 bits already."""
 
 
-Loader = Callable[[Request], tuple[Any, Any]]
-"""Gives model and tokenizer."""
+Loader = Callable[[Request], Any]
+"""Gives the model."""
 
 
 def load_base(
@@ -70,12 +77,12 @@ def load_base(
         quantization: ``nf4`` holds linear layers in 4 bits, doubly quantised (Dettmers et al. 2023). A
             checkpoint that is already in bitsandbytes' 4 bits is loaded as it is.
         trust_remote_code: run Python code that comes with the model.
-        loader: what loads model and tokenizer; transformers, unless a trainer brings its own.
+        loader: what loads the model; transformers, unless a trainer brings its own.
 
     Raises:
         SpartaError: the directory is missing or incomplete, the weights are not safetensors, hold
             NaN, or do not fit the configuration, the architecture is not supported, or the tokenizer is
-            missing or has no chat template.
+            missing or has no chat template, or one that does not come to an end.
     """
     path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     if not (path / "config.json").is_file():
@@ -87,19 +94,23 @@ def load_base(
     require_supported(config)
     stored = stored_in_four_bit(config)
     four_bit = stored or quantization == "nf4"
-    model, tokenizer = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code, stored))
+    tokenizer = _load_tokenizer(path, trust_remote_code)
+    ending = learn_ending(Template(tokenizer))
+    model = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code, stored))
     _require_sound(model, path)
     _keep_trainable(model)
-    _require_tokenizer(tokenizer, model, path)
+    _require_embedded(tokenizer, model, path)
     model.requires_grad_(False).eval()
     return Base(
         name=str(source),
         model=model,
         tokenizer=tokenizer,
         decoder=FusedDecoder(model) if computes(model.config) else WrappedDecoder(model),
-        stops=_stops(model, tokenizer),
+        stops=stops(model, tokenizer, ending),
         context=int(model.config.max_position_embeddings),
         four_bit=four_bit,
+        ending=ending,
+        notices=notices(model, tokenizer, ending),
     )
 
 
@@ -121,7 +132,7 @@ def stored_in_four_bit(config: Any) -> bool:
     return True
 
 
-def _load(request: Request) -> tuple[Any, Any]:
+def _load(request: Request) -> Any:
     path = request.path
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -144,15 +155,26 @@ def _load(request: Request) -> tuple[Any, Any]:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=request.trust_remote_code, local_files_only=True
-        )
     missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
         raise SpartaError(
             f"base: {path} lacks weights or has them in another shape: {', '.join(missing[:3])}"
         )
-    return model, tokenizer
+    return model
+
+
+def _load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
+    """The base's own, whoever loads the model: Unsloth's loader would mend its chat template."""
+    with _clear(path):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    # Without its files transformers makes a tokenizer that knows no text at all.
+    if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
+        raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
+    if not tokenizer.chat_template:
+        raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
+    return tokenizer
 
 
 def _require_sound(model: Any, path: Path) -> None:
@@ -178,29 +200,13 @@ def _keep_trainable(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _require_tokenizer(tokenizer: Any, model: Any, path: Path) -> None:
-    # Without its files transformers makes a tokenizer that knows no text at all.
-    if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
-        raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
+def _require_embedded(tokenizer: Any, model: Any, path: Path) -> None:
     highest, known = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
     if highest >= known:
         raise SpartaError(
             f"base: {path}: the tokenizer has ids up to {highest}, the model {known} embeddings; "
             "get the tokenizer that it was trained with"
         )
-    if not tokenizer.chat_template:
-        raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
-
-
-def _stops(model: Any, tokenizer: Any) -> frozenset[int]:
-    stops: set[int] = set()
-    for named in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        stops.update([named] if isinstance(named, int) else named or [])
-    if not stops:
-        raise SpartaError(
-            "base: neither model nor tokenizer names an end-of-turn token (eos_token_id); set one"
-        )
-    return frozenset(stops)
 
 
 @contextmanager

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
+from sparta_lite.engine.ending import Ending
+from sparta_lite.engine.template import Message, Template, now, pieces, slot
 from sparta_lite.errors import SpartaError
 
 Layout = Literal["turns", "message"]
@@ -22,10 +25,7 @@ Layout = Literal["turns", "message"]
 SCORE_PREFIX = '{"score": '
 SCORES = range(1, 11)
 
-_SLOT = re.compile(
-    "\ue000(\\d)\ue001"
-)  # private-use characters: no template and no text means anything by them
-_QUESTION, _RESPONSE = "\ue0000\ue001", "\ue0001\ue001"
+_QUESTION, _RESPONSE = slot(0), slot(1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class Chat:
     """What asks a judge for a score. In the layout ``message`` it holds ``{question}`` and ``{response}``."""
     thinking: bool = False
     """Whether a fighter may think first, where the template offers it; judges never do."""
+    date: datetime = field(default_factory=now)
+    """What a template that prints the date prints."""
+    ending: Ending = field(default_factory=Ending)
+    """The end of an answer, of which a judge reads nothing."""
 
     def question(self, instruction: str, limit: int) -> Question:
         """The prompt that a fighter answers.
@@ -121,8 +125,20 @@ class Chat:
         return [token for start, end in pairwise(cuts) for token in self._foreign(text[start:end])]
 
     def plain(self, response: Sequence[int]) -> list[int]:
-        """A response without special tokens."""
-        return [token for token in response if token not in self._special]
+        """A response without special tokens, and without the end of turn where that is plain text."""
+        ids = [token for token in response if token not in self._special]
+        if not self.ending.text:
+            return ids
+        end = self.ending.ids(self.template)
+        if ids[-len(end) :] == end:
+            return ids[: -len(end)]
+        text = self.tokenizer.decode(ids)
+        return self.text(self.ending.cut(text)) if self.ending.text in text else ids
+
+    @cached_property
+    def template(self) -> Template:
+        """What all of a run's conversations are written with."""
+        return Template(self.tokenizer, self.date)
 
     @cached_property
     def score_tokens(self) -> ScoreTokens:
@@ -131,7 +147,7 @@ class Chat:
         Raises:
             SpartaError: it does not write 1 to 9 as one token each.
         """
-        written = [self._template_text(f"{SCORE_PREFIX}{score}") for score in SCORES]
+        written = [self.template.tokens(f"{SCORE_PREFIX}{score}") for score in SCORES]
         shared = 0
         while all(len(ids) > shared + 1 and ids[shared] == written[0][shared] for ids in written):
             shared += 1
@@ -151,7 +167,7 @@ class Chat:
 
     @cached_property
     def _question_parts(self) -> list[list[int] | int]:
-        return self._render([{"role": "user", "content": _QUESTION}], slots=1, thinking=self.thinking)
+        return self._render([("user", _QUESTION)], slots=1, thinking=self.thinking)
 
     @cached_property
     def _judge_parts(self) -> list[list[int] | int]:
@@ -160,39 +176,24 @@ class Chat:
         else:
             quoted = self.request.replace("{question}", _QUESTION).replace("{response}", _RESPONSE)
             turns = [("user", quoted)]
-        messages = [{"role": role, "content": content} for role, content in turns]
-        return self._render(messages, slots=2, thinking=False)
+        return self._render(turns, slots=2, thinking=False)
 
-    def _render(self, messages: list[dict[str, str]], slots: int, thinking: bool) -> list[list[int] | int]:
+    def _render(self, turns: list[Message], slots: int, thinking: bool) -> list[list[int] | int]:
         """The template's own tokens, with the numbers of the slots between them.
 
         Raises:
             SpartaError: the template refuses these turns, or does not show every slot once.
         """
         if self.system is not None:
-            messages = [{"role": "system", "content": self.system}, *messages]
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=thinking,  # as Qwen3's template calls it; others do not look at it
-            )
-        except Exception as error:  # a template is a program, and fails as one
-            roles = ", ".join(message["role"] for message in messages)
-            raise SpartaError(
-                f"base: its chat template refuses the turns {roles} ({error}); leave the system prompt "
-                "out or set judge.layout to 'message'"
-            ) from error
-        if sorted(_SLOT.findall(rendered)) != [str(slot) for slot in range(slots)]:
+            turns = [("system", self.system), *turns]
+        advice = "leave the system prompt out or set judge.layout to 'message'"
+        found = pieces(self.template.render(turns, answer=True, thinking=thinking, advice=advice))
+        if sorted(piece for piece in found if isinstance(piece, int)) != list(range(slots)):
             raise SpartaError(
                 "question and response must each appear once in a conversation, but the base's chat "
                 "template, or the request to the judge, repeats or drops one; change judge.request or layout"
             )
-        parts: list[list[int] | int] = []
-        for index, piece in enumerate(_SLOT.split(rendered)):
-            parts.append(int(piece) if index % 2 else self._template_text(piece))
-        return parts
+        return [piece if isinstance(piece, int) else self.template.tokens(piece) for piece in found]
 
     @cached_property
     def _controls(self) -> re.Pattern[str] | None:
@@ -212,9 +213,6 @@ class Chat:
 
     def _foreign(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-
-    def _template_text(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @staticmethod
     def _fill(parts: list[list[int] | int], texts: Sequence[list[int]]) -> list[int]:

@@ -233,7 +233,8 @@ class _Batch:
     def _finish(self, row: Row) -> None:
         """Write the row's response if this was its last token."""
         stop: Stop
-        if row.produced[-1] in self.base.stops:
+        base = self.base
+        if row.produced[-1] in base.stops or base.ending.reached(base.tokenizer, row.produced):
             stop = "end-of-turn"
         elif len(row.produced) == self.limits[row.prompt]:
             stop = "length" if len(row.produced) == self.max_new_tokens else "context"
@@ -241,7 +242,7 @@ class _Batch:
             stop = "text"
         else:
             return
-        text = self.base.tokenizer.decode(row.produced, skip_special_tokens=True)
+        text = base.ending.cut(base.tokenizer.decode(row.produced, skip_special_tokens=True))
         self.responses[row.prompt] = Response(tuple(row.produced), text, stop, row.logprob)
         row.over = True
 

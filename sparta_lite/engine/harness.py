@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from lm_eval import utils
@@ -21,6 +22,7 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, Until, generate
 from sparta_lite.engine.likelihood import Continuation, likelihoods
+from sparta_lite.engine.template import Template, now
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import key
@@ -52,6 +54,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         places: rows in one batch of answers.
         seed: of what a task lets the model sample.
         thinking: whether a chat template that offers it lets the model think first.
+        date: what a chat template that prints the date prints.
     """
 
     def __init__(
@@ -63,17 +66,20 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         places: int,
         seed: int,
         thinking: bool = False,
+        date: datetime | None = None,
     ) -> None:
         super().__init__()
         self.base, self.bank, self.adapter = base, bank, adapter
         self.batch_tokens, self.places, self.seed, self.thinking = batch_tokens, places, seed, thinking
         self.tokenizer = base.tokenizer
+        self.template = Template(base.tokenizer, date or now())
         self.max_length = base.context
 
     @property
     def eot_token_id(self) -> int:
         end: int | None = self.tokenizer.eos_token_id
-        return min(self.base.stops) if end is None else end
+        ends = sorted(self.base.stops) or self.base.ending.ids(self.template)
+        return ends[0] if end is None else end
 
     @property
     def prefix_token_id(self) -> int:
@@ -88,20 +94,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-                enable_thinking=self.thinking,
-            )
-        except Exception as error:  # a template is a program, and fails as one
-            roles = ", ".join(message["role"] for message in chat_history)
-            raise SpartaError(
-                f"base: its chat template refuses the turns {roles} ({error}); leave --harness-chat out"
-            ) from error
-        return text
+        return self.template.render(
+            [(message["role"], message["content"]) for message in chat_history],
+            answer=add_generation_prompt,
+            open_end=not add_generation_prompt,
+            thinking=self.thinking,
+            advice="leave --harness-chat out",
+        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Tokens of ``string``; None adds what the tokenizer adds, unless the text brings it already."""

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sparta_lite.engine.base import stored_in_four_bit
+from sparta_lite.engine.ending import name_ending
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
@@ -16,6 +17,8 @@ from sparta_lite.errors import SpartaError
 
 def merge_adapter(source: str, adapter: Path, out: Path, trust_remote_code: bool = False) -> None:
     """Write the base with an adapter merged into it, in the dtype that it is stored in, and its tokenizer.
+
+    Its generation ends where the chat template ends an answer, also where the base does not name that token.
 
     Args:
         source: the unquantised base, a directory or hub id.
@@ -45,6 +48,7 @@ def merge_adapter(source: str, adapter: Path, out: Path, trust_remote_code: bool
     except Exception as error:  # transformers and PEFT raise nearly anything over what does not fit
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise SpartaError(f"base: {source} cannot take the adapter {adapter}: {reason}") from error
+    name_ending(merged, tokenizer)
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

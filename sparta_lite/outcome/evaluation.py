@@ -87,7 +87,7 @@ def measure(
     if not is_planned(config):
         _, config = planned(config, choices)
     places = {name: run.adapters[name] for name in adapters}
-    resident = load_resident(config, choices, places, training=False)
+    resident = load_resident(config, choices, places, training=False, date=run.date)
     base, bank = resident.base, resident.bank
     names = [*adapters, None]
     sheets = examine(config, base, bank, resident.chat, tasks, names, progress) if tasks else {}
@@ -103,7 +103,7 @@ def measure(
         "tasks": [_task(task, sheets[task.name]) for task in tasks],
         "harness": None
         if order is None or loaded is None
-        else harness.ask(config, base, bank, loaded, order, names, say),
+        else harness.ask(config, base, bank, loaded, order, names, run.date, say),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.merit import merit
+from sparta_lite.campaign.provenance import begun
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import METRICS_KEYS, Store, no_run
 from sparta_lite.campaign.tribe import find_tribe
@@ -35,6 +37,12 @@ class Finished:
     @property
     def hostile(self) -> tuple[str, ...]:
         return hostile(self.config, self.tribe)
+
+    @property
+    def date(self) -> datetime:
+        """What the run's chat template took for now."""
+        record = self.store.read_run()
+        return begun(record.get("date"), record.get("started"), self.store.run)
 
     def place(self, name: str) -> Path:
         """The PEFT directory of one adapter.

@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def ask(
     loaded: Mapping[str, Any],
     order: Order,
     names: Sequence[str | None],
+    date: datetime,
     say: Say,
 ) -> dict[str, Any]:
     """Every adapter's results, with the harness's own standard errors.
@@ -104,6 +106,7 @@ def ask(
         loaded: what ``load_tasks`` gave.
         order: the same as there.
         names: adapters; None is the bare base.
+        date: what a chat template that prints the date prints.
         say: told whose turn it is.
     """
     with _clean_output():
@@ -125,6 +128,7 @@ def ask(
                     config.sizes.places,
                     config.seed,
                     config.generation.thinking,
+                    date,
                 ),
                 loaded,
                 limit=order.limit,

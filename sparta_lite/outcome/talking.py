@@ -66,4 +66,5 @@ def open_talk(finished: Finished, chosen: Sequence[str]) -> Talk:
     config = finished.config
     places = {name: finished.adapters[name] for name in loaded}
     choices = choose(config, training=False)
-    return Talk(finished, names, load_resident(config, choices, places, training=False))
+    resident = load_resident(config, choices, places, training=False, date=finished.date)
+    return Talk(finished, names, resident)

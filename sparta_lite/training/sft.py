@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -14,13 +14,13 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.memory import in_one_piece
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter
+from sparta_lite.engine.template import Message, Template, TurnsError, now, pieces, roles, slot
 from sparta_lite.errors import SpartaError
 from sparta_lite.randomness import generator
 from sparta_lite.training.phase import slices
 from sparta_lite.training.view import Wrap, adapter_view, load, on_one_device, store
 
 _IGNORED = -100  # what transformers leaves out of the loss
-_SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters: no template means anything by them
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ class SftResult:
     last_loss: float
 
 
-class TurnsError(SpartaError):
-    """A conversation that the base's chat template does not take; another one may be sound."""
-
-
-def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: int) -> Lesson | None:
+def tokenize(
+    base: Base, conversation: Sequence[Message], max_length: int, date: datetime | None = None
+) -> Lesson | None:
     """A conversation in the model's own chat template; the assistant's words and ends of turn are learned.
 
     As in generation the texts are tokenised apart from the template, with special tokens read as plain text.
+    Where the template writes no end behind the last answer, but has one, it is put there.
 
     Args:
-        base: its tokenizer and end-of-turn tokens.
+        base: its tokenizer, and what ends an answer.
         conversation: (role, text) of every message.
         max_length: the most tokens; the rest is cut off.
+        date: what a template that prints the date prints; None: now.
 
     Returns:
         None when nothing is left to learn within ``max_length``.
@@ -78,31 +78,28 @@ def tokenize(base: Base, conversation: Sequence[tuple[str, str]], max_length: in
         TurnsError: the template refuses the conversation, or leaves one of its messages out.
         SpartaError: it does not end an answer with an end of turn.
     """
-    slots = [
-        {"role": role, "content": f"\ue000{index}\ue001"} for index, (role, _) in enumerate(conversation)
-    ]
-    try:
-        rendered = base.tokenizer.apply_chat_template(slots, tokenize=False)
-    except Exception as error:  # a template is a program, and fails as one
-        raise TurnsError(
-            f"base: its chat template refuses the turns {_roles(conversation)} ({error})"
-        ) from error
-    if {int(slot) for slot in _SLOT.findall(rendered)} != set(range(len(conversation))):
-        raise TurnsError(f"base: its chat template leaves out one of the turns {_roles(conversation)}")
+    template = Template(base.tokenizer, date or now())
+    slots = [(role, slot(index)) for index, (role, _) in enumerate(conversation)]
+    found = pieces(template.render(slots))
+    if {piece for piece in found if isinstance(piece, int)} != set(range(len(slots))):
+        raise TurnsError(f"base: its chat template leaves out one of the turns {roles(slots)}")
     ids: list[int] = []
     labels: list[int] = []
     answered = False
-    for index, piece in enumerate(_SLOT.split(rendered)):
-        if index % 2:
-            role, text = conversation[int(piece)]
-            tokens = _tokens(base, text, split_special_tokens=True)
+    for index, piece in enumerate(found):
+        if isinstance(piece, int):
+            role, text = conversation[piece]
+            tokens = list(
+                base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            )
             answered = role == "assistant"
-            labels += tokens if answered else [_IGNORED] * len(tokens)
+            learned = len(tokens) if answered else 0
+        elif answered:
+            tokens, learned = _behind_answer(base, template, piece, last=index == len(found) - 1)
         else:
-            tokens = _tokens(base, piece)
-            end = _end_of_turn(base, tokens) if answered else 0
-            labels += [*tokens[:end], *[_IGNORED] * (len(tokens) - end)]
+            tokens, learned = template.tokens(piece), 0
         ids += tokens
+        labels += [*tokens[:learned], *[_IGNORED] * (len(tokens) - learned)]
     if all(label == _IGNORED for label in labels[:max_length]):
         return None
     return Lesson(tuple(ids[:max_length]), tuple(labels[:max_length]))
@@ -163,11 +160,6 @@ def train_adapter(
     return bank, start, SftResult(len(losses), losses[0], losses[-1])
 
 
-def _roles(conversation: Sequence[tuple[str, str]]) -> str:
-    roles = [role for role, _ in conversation]
-    return ", ".join(roles if len(roles) <= 6 else [*roles[:6], "..."])
-
-
 def _batches(lessons: Sequence[Lesson], size: int, seed: int, name: str, epoch: int) -> list[list[Lesson]]:
     """One epoch: the lessons of each optimizer step, the last ones fewer."""
     order = list(lessons)
@@ -203,19 +195,23 @@ def _arguments(settings: SftSettings, steps: int, scratch: str, base: Base) -> A
     return arguments
 
 
-def _tokens(base: Base, text: str, **how: Any) -> list[int]:
-    return list(base.tokenizer(text, add_special_tokens=False, **how)["input_ids"])
-
-
-def _end_of_turn(base: Base, tokens: Sequence[int]) -> int:
-    """How many of the template's tokens behind an answer end it: all up to the first end of turn."""
+def _behind_answer(base: Base, template: Template, written: str, last: bool) -> tuple[list[int], int]:
+    """Tokens of what the template writes behind an answer, and how many of them end it: those are learned."""
+    end = base.ending.text
+    if end and written.startswith(end):
+        tokens = base.ending.ids(template)
+        return [*tokens, *template.tokens(written[len(end) :])], len(tokens)
+    tokens = template.tokens(written)
     for index, token in enumerate(tokens):
         if token in base.stops:
-            return index + 1
-    raise SpartaError(
-        "base: its chat template writes no end-of-turn token behind an answer, so no adapter could learn to "
-        "stop; use an instruction-tuned model"
-    )
+            return tokens, index + 1
+    added = base.ending.ids(template)
+    if not added:
+        raise SpartaError(
+            "base: its chat template writes no end-of-turn token behind an answer, so no adapter could learn "
+            "to stop; use an instruction-tuned model"
+        )
+    return ([*added, *tokens], len(added)) if last else (tokens, 0)
 
 
 def _require_learned(name: str, settings: SftSettings, losses: Sequence[float], bank: Bank) -> None:

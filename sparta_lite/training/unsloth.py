@@ -49,15 +49,15 @@ def fast_language_model() -> Any:
     return FastLanguageModel
 
 
-def load_model(request: Request) -> tuple[Any, Any]:
-    """Model and tokenizer through Unsloth: the very weights asked for, all on one device.
+def load_model(request: Request) -> Any:
+    """The model through Unsloth: the very weights asked for, all on one device.
 
     Raises:
         SpartaError: Unsloth is missing, cannot load it, or would compute something else than we do.
     """
     try:
         with _aside():
-            model, tokenizer = fast_language_model().from_pretrained(
+            model, _ = fast_language_model().from_pretrained(
                 str(request.path),
                 max_seq_length=None,  # what the model was made for, so that its positions are not stretched
                 dtype=request.dtype,
@@ -89,7 +89,7 @@ def load_model(request: Request) -> tuple[Any, Any]:
             f"base: with the activation {model.config.hidden_act!r} unsloth is not supported; set "
             "training.trainer to tribe"
         )
-    return model, tokenizer
+    return model
 
 
 def wrap_with_unsloth(model: Any, adapter: Adapter, checkpointing: bool) -> Any:

@@ -13,10 +13,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.forging import ForgePlan, forge_tribe
+from sparta_lite.campaign.forging import ForgePlan, _lessons, forge_tribe
 from sparta_lite.campaign.tribe import find_tribe
-from sparta_lite.data.conversations import Columns
+from sparta_lite.data.conversations import Columns, Subsets
 from sparta_lite.engine.base import load_base
+from sparta_lite.engine.template import now
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.sft import SftSettings, tokenize
 
@@ -127,6 +128,19 @@ def test_answers_that_begin_beyond_the_length_are_refused(plan: ForgePlan, tmp_p
     with pytest.raises(SpartaError, match="no answer begins within 8 tokens; raise --max-length"):
         forge_tribe(short, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_conversations_that_trl_would_drop_in_silence_are_counted(plan: ForgePlan, base_path: Path) -> None:
+    """It leaves out what has no learned token within its length, and only a progress bar's label says so."""
+    base = load_base(base_path, torch.device("cpu"))
+    good = conversation("loud", 1)
+    late = (("user", "q" * 600), ("assistant", "YES"))
+    short = dataclasses.replace(plan, rows=None, settings=dataclasses.replace(SETTINGS, max_length=100))
+    said: list[str] = []
+    subsets = Subsets({"loud": [good, late, good]}, {"loud": ["row 1", "row 2", "row 3"]}, ())
+    lessons = _lessons(base, short, subsets, "loud", now(), said.append)
+    assert lessons == [tokenize(base, good, 100)] * 2
+    assert said == ["loud: 1 rows were skipped, their answers begin too late: row 2"]
 
 
 def test_a_plan_that_has_made_nothing_may_be_changed(

@@ -39,7 +39,7 @@ def record(run: Path, config: Any, after: dict[str, Path]) -> Path:
     """A run of one iteration, after which the adapters are those of ``after``."""
     run.mkdir()
     (run / "config.yaml").write_text(show_config(config))
-    (run / "run.json").write_text(json.dumps({"format": FORMAT, "status": "finished"}))
+    (run / "run.json").write_text(json.dumps({"format": FORMAT, "status": "finished", "started": 0}))
     (run / "iteration-00" / "adapters").mkdir(parents=True)
     for name, path in after.items():
         shutil.copytree(path, run / "iteration-00" / "adapters" / name)

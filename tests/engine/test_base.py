@@ -266,11 +266,15 @@ def test_every_end_of_turn_token_of_the_generation_config_stops(base_path: Path,
     assert base.stops == {17, 42, base.tokenizer.eos_token_id}
 
 
-def test_a_base_without_an_end_of_turn_token_is_refused(base_path: Path, tmp_path: Path) -> None:
+def test_a_base_for_which_nothing_ends_a_turn_is_refused(base_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "base"
     shutil.copytree(base_path, path)
     for file in ("generation_config.json", "config.json", "tokenizer_config.json"):
         edit(file, eos_token_id=None, eos_token=None)(path)
+    assert (
+        load_base(path, CPU).notices[0].startswith("base: its chat template ends an answer with <|im_end|>")
+    )
+    (path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}\n{% endfor %}")
     with pytest.raises(SpartaError, match="names an end-of-turn token"):
         load_base(path, CPU)
 

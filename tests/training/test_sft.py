@@ -15,7 +15,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
+from sparta_lite.engine.ending import learn_ending
 from sparta_lite.engine.peft_io import load_bank, new_adapter
+from sparta_lite.engine.template import Template
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.optim import cosine
 from sparta_lite.training.sft import Lesson, SftResult, SftSettings, tokenize, train_adapter
@@ -45,7 +47,9 @@ def taught(base: Base, conversation: Sequence[tuple[str, str]]) -> Lesson:
 def with_template(base: Base, template: str) -> Base:
     tokenizer = copy.deepcopy(base.tokenizer)
     tokenizer.chat_template = template
-    return dataclasses.replace(base, tokenizer=tokenizer)
+    ending = learn_ending(Template(tokenizer))
+    stops = base.stops if ending.token is None else base.stops | {ending.token}
+    return dataclasses.replace(base, tokenizer=tokenizer, stops=stops, ending=ending)
 
 
 def test_only_the_assistants_words_and_ends_of_turn_are_learned(base: Base) -> None:
@@ -170,7 +174,7 @@ def gradients_of(
     return found, dict(bank.tensors())
 
 
-@pytest.mark.parametrize(("batch", "micro"), [(6, 4), (5, 4), (5, 2), (3, 2), (6, 9)])
+@pytest.mark.parametrize(("batch", "micro"), [(6, 4), (5, 3), (6, 9)])
 def test_a_batch_that_is_no_multiple_of_a_pass_stays_that_batch(
     base: Base, lessons: list[Lesson], batch: int, micro: int
 ) -> None:

@@ -159,7 +159,7 @@ def _convene(run: Finished) -> Court:
     choices = choose(config, training=False)
     if not is_planned(config):
         _, config = planned(config, choices)
-    resident = load_resident(config, choices, run.adapters, training=False)
+    resident = load_resident(config, choices, run.adapters, training=False, date=run.date)
     last = max(run.iteration - 1, 0)
     return Court(config, resident, run.tribe, run.store.read_reputation(last)["judge_weights"])
 

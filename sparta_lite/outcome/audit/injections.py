@@ -57,7 +57,7 @@ def injections(chat: Chat, tail: int) -> list[Injection]:
         Injection(kind, tuple(chat.text(before)), tuple(chat.text(after)))
         for kind, (before, after) in text.items()
     ]
-    special = tuple(chat.tokenizer(_rest_of_prompt(chat), add_special_tokens=False)["input_ids"])
+    special = tuple(chat.template.tokens(_rest_of_prompt(chat)))
     found.append(Injection("template tokens", (), special))
     found.append(Injection("long tail", (), tuple(_repeated(chat.text(_FILLER), tail))))
     return found
@@ -77,10 +77,7 @@ def _rest_of_prompt(chat: Chat) -> str:
     else:
         request = chat.request.replace("{question}", "?").replace("{response}", _MARK)
         turns = [("user", request), ("assistant", _TOP)]
-    rendered: str = chat.tokenizer.apply_chat_template(
-        [{"role": role, "content": content} for role, content in turns], tokenize=False
-    )
-    return rendered.rpartition(_MARK)[2]
+    return chat.template.render(turns).rpartition(_MARK)[2]
 
 
 def _repeated(tokens: list[int], count: int) -> Iterator[int]:
