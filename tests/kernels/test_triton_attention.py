@@ -2,8 +2,8 @@
 
 Without a card it runs interpreted; on one, ``TRITON_INTERPRET=0 pytest tests/kernels`` runs it compiled.
 
-The tolerance is a bound. With u the largest relative error of one rounding to the dtype (2**-7 in bf16, which
-the interpreter cuts off instead of rounding, 2**-10 in fp16 alike), weights and results are each rounded
+The tolerance is a bound. With u the largest relative error of one rounding to the dtype (rounding.py, which
+says what interpreted bf16 shows), weights and results are each rounded
 once: 2 u. A score is a sum of head_dim products in fp32 and lies in an exponent, so that its error e is a
 relative one of its weight, which numerator and denominator share: 2 e. Sums over n positions and the few
 operations between add at most (n + 16) * 2**-24. All are relative to the mean of the values' sizes.
@@ -23,7 +23,7 @@ triton = pytest.importorskip("triton")
 from sparta_lite.kernels import reference  # noqa: E402
 from sparta_lite.kernels.triton_attention import SPAN, newest_attention  # noqa: E402
 
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+from .rounding import ROUNDING  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

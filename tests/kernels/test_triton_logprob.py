@@ -16,7 +16,7 @@ triton = pytest.importorskip("triton")
 from sparta_lite.kernels import reference  # noqa: E402
 from sparta_lite.kernels.triton_logprob import token_logprobs  # noqa: E402
 
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
+from .rounding import ROUNDING  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

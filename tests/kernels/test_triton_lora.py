@@ -2,10 +2,10 @@
 
 Without a card they run interpreted; on one, ``TRITON_INTERPRET=0 pytest tests/kernels`` runs them compiled.
 
-Tolerances are bounds, not habits. With u the largest relative error of one rounding (2**-8 in bf16, which
-the interpreter cuts off instead of rounding, 2**-10 in fp16 alike), every result and every gradient passes
-at most four of them: both factors A and B, the low-rank state, the result. Sums are taken in fp32; n terms
-add at most n * 2**-24. Both are relative to the same computation with every number made positive.
+Tolerances are bounds, not habits. With u the largest relative error of one rounding (rounding.py, which says
+what interpreted bf16 shows), every result and every gradient passes at most four of them: both factors A and
+B, the low-rank state, the result. Sums are taken in fp32; n terms add at most n * 2**-24. Both are relative
+to the same computation with every number made positive.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sparta_lite.kernels import reference, triton_lora  # noqa: E402
 from sparta_lite.kernels.segments import sort_rows  # noqa: E402
 from sparta_lite.kernels.triton_lora import grouped_lora  # noqa: E402
 
+from .rounding import ROUNDING  # noqa: E402
+
 SCALES = [0.5, 2.0, 0.25, 1.5]
 SLOTS = len(SCALES)
 PATTERNS: dict[str, list[int | None]] = {
@@ -36,7 +38,6 @@ PATTERNS: dict[str, list[int | None]] = {
     "rows without adapter": [None, 2, None, 0, 2, *[None] * 17],
     "no adapter at all": [None] * 3,
 }
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
 DTYPES = [
     (torch.float32, torch.float32),
     (torch.bfloat16, torch.float32),

@@ -18,7 +18,7 @@ from sparta_lite.kernels import reference  # noqa: E402
 from sparta_lite.kernels.nf4 import EightBitScales, Nf4  # noqa: E402
 from sparta_lite.kernels.triton_nf4 import nf4_linear  # noqa: E402
 
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
+from .rounding import ROUNDING  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
