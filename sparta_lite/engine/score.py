@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,12 +17,11 @@ from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.packing import share
 from sparta_lite.engine.passes import hidden_states, in_batches
 from sparta_lite.engine.response import Failure, Response
+from sparta_lite.engine.verdict_text import parse_score
 from sparta_lite.kernels.sampling import Sampling
 
 Span = tuple[int, int]
 """The first token, and the one behind the last."""
-
-_PARSED = re.compile(r'\{\s*"score"\s*:\s*(10|[1-9])\s*\}')
 
 
 @dataclass(frozen=True)
@@ -229,12 +227,6 @@ def sampled_scores(
         else:
             scores.append(Score(None, "no score", 0.0))
     return scores
-
-
-def parse_score(text: str) -> int | None:
-    """The first ``{"score": n}`` of a reply with n in 1..10, else None."""
-    match = _PARSED.search(text)
-    return int(match[1]) if match else None
 
 
 def _whole_text(base: Base, forced: tuple[int, ...], reply: Response) -> str:

@@ -22,7 +22,7 @@ from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
-from sparta_lite.engine.score import Score, expected_scores, parse_score, sampled_scores
+from sparta_lite.engine.score import Score, expected_scores, sampled_scores
 from sparta_lite.kernels.sampling import Sampling
 
 NAMES = ["ada", "ben", "cyd", None]
@@ -281,36 +281,6 @@ def test_a_base_in_bf16_scores_nearly_as_one_in_fp32(
         greedy = generate(half, adapters, prompts, Sampling(temperature=0), 3, 4)
         assert greedy == generate(half, adapters, prompts, Sampling(temperature=0), 3, 4)
         assert [len(each.ids) for each in greedy] == [3] * 4
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ('{"score": 7}', 7),
-        ('{"score": 10}', 10),
-        ('{"score":1}', 1),
-        ('{ "score" : 9 }', 9),
-        ('{\n  "score": 3\n}', 3),
-        ('Well. {"score": 4} because it is short.', 4),
-        ('{"score": 2} or {"score": 8}', 2),
-        ('```json\n{"score": 6}\n```', 6),
-        ('{"score": 0}', None),
-        ('{"score": 11}', None),
-        ('{"score": 100}', None),
-        ('{"score": -5}', None),
-        ('{"score": 7.5}', None),
-        ('{"score": 07}', None),
-        ('{"score": "7"}', None),
-        ('{"score": }', None),
-        ('{"score": 7', None),
-        ('{"Score": 7}', None),
-        ("score: 7", None),
-        ("7", None),
-        ("", None),
-    ],
-)
-def test_a_reply_counts_only_with_a_whole_score_from_1_to_10(text: str, value: int | None) -> None:
-    assert parse_score(text) == value
 
 
 def test_rounds_that_do_not_parse_are_left_out(
