@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from sparta_lite.data.choices import choices_of
 from sparta_lite.data.detection import joined, with_input
-from sparta_lite.data.expressions import boxes
 from sparta_lite.data.fields import checked, text_of
+from sparta_lite.data.latex import boxes
 from sparta_lite.data.row import FaultError, Row, columns_of, kind
 from sparta_lite.data.task import Question
 from sparta_lite.randomness import key
