@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparta_lite.campaign.config import Config, load_config, read_yaml
+from sparta_lite.campaign.config import Config, load_config
 from sparta_lite.campaign.tribe import find_tribe
-from sparta_lite.errors import SpartaError
+from sparta_lite.campaign.yaml_text import read_yaml
+from sparta_lite.errors import SpartaError, shortened, shown
 
 _NAME = re.compile(r"\w[\w.,=+-]*")
 _LONGEST = 40  # characters of a value in a name
+_LONGEST_NAME = 150  # bytes: a file system takes 255
+_MOST = 1000  # arms
 _OPENING, _CLOSING = "[{(", "]})"
 
 Assignments = tuple[str, ...]
@@ -46,9 +50,9 @@ def load_arms(config: Path | None, sets: Sequence[str], named: Mapping[str, Assi
     shared = load_config(config, sets)  # what is wrong here is no single arm's fault
     arms = []
     for name, settings in named.items():
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
             raise SpartaError(
-                f"arm {name!r}: cannot name a directory; use letters, digits and . _ - + = and commas"
+                f"arm {shown(name)}: cannot name a directory; use a few letters, digits, . _ - + = and ,"
             )
         if any(re.match(r"\s*seed\s*=", each) for each in settings):
             raise SpartaError(
@@ -84,10 +88,11 @@ def grid(vary: Sequence[str]) -> dict[str, Assignments]:
         raise SpartaError(f"--vary {twice}: stands there twice; give all its values at once")
     ends = [key.rpartition(".")[2] for key in keys]
     short = [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+    _require_few(math.prod(len(values) for _, values in axes), "--vary")
     arms: dict[str, Assignments] = {}
     for values in itertools.product(*(values for _, values in axes)):
         parts = [f"{key}={_in_a_name(value)}" for key, value in zip(short, values, strict=True)]
-        name = _free(",".join(parts), arms)
+        name = _free(",".join(parts).encode()[: _LONGEST_NAME - 10].decode(errors="ignore"), arms)
         arms[name] = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
     return arms
 
@@ -108,16 +113,28 @@ def from_file(path: Path) -> dict[str, Assignments]:
     held = read_yaml(path)
     if not isinstance(held, dict) or not held:
         raise SpartaError(f"{path}: give a mapping of arms, such as `small: {{tribe.size: 5}}`")
+    _require_few(len(held), str(path))
     arms: dict[str, Assignments] = {}
     for name, settings in held.items():
         settings = {} if settings is None else settings
         if not isinstance(name, str) or not isinstance(settings, dict):
-            raise SpartaError(f"{path}: {name!r} is no arm; give a name and a mapping of its settings")
-        try:
-            arms[name] = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
-        except TypeError as error:  # a date
-            raise SpartaError(f"{path}: arm {name}: {error}; put it in quotation marks") from error
+            raise SpartaError(f"{path}: {shown(name)} is no arm; give a name and a mapping of its settings")
+        arms[name] = tuple(_assigned(key, value, f"{path}: arm {name}") for key, value in settings.items())
     return arms
+
+
+def _assigned(key: object, value: object, where: str) -> str:
+    if not isinstance(key, str) or "=" in key:
+        raise SpartaError(f"{where}: {shown(key)} is no setting; give one by name, such as tribe.size: 5")
+    try:
+        return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    except TypeError as error:  # a date
+        raise SpartaError(f"{where}: {key} is {shown(value)}; put it in quotation marks") from error
+
+
+def _require_few(arms: int, where: str) -> None:
+    if arms > _MOST:
+        raise SpartaError(f"{where}: makes {arms:,} arms; give fewer values, for {_MOST:,} arms at most")
 
 
 def _reputation(config: Config) -> dict[str, Assignments]:
@@ -174,17 +191,17 @@ def from_preset(name: str, config: Path | None, sets: Sequence[str]) -> dict[str
         SpartaError: there is no such preset, or the tribe that it needs cannot be found.
     """
     if name not in PRESETS:
-        raise SpartaError(f"--preset {name}: there is none; give one of {', '.join(PRESETS)}")
+        raise SpartaError(f"--preset {shortened(name)}: there is none; give one of {', '.join(PRESETS)}")
     return PRESETS[name](load_config(config, sets))
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
     key, equals, listed = text.partition("=")
-    key, values = key.strip(), [value.strip() for value in _split(listed)]
+    key, values, given = key.strip(), [value.strip() for value in _split(listed)], shortened(text)
     if not equals or not key or not all(values):
-        raise SpartaError(f"--vary {text}: give key=value,value, such as reputation.kind=paper,uniform")
+        raise SpartaError(f"--vary {given}: give key=value,value, such as reputation.kind=paper,uniform")
     if len(set(values)) < len(values):
-        raise SpartaError(f"--vary {text}: names a value twice; name each once")
+        raise SpartaError(f"--vary {given}: names a value twice; name each once")
     return key, values
 
 

@@ -18,6 +18,8 @@ FORMAT = 1
 MOST_SEEDS = 1000
 """Of one arm; without pairing those of the next arm begin so much higher."""
 
+_HIGHEST_SEED = 2**63 - 1  # that settings take
+
 RESULTS = ("summary.json", "table.json", "table.csv", "report.html")
 
 
@@ -85,6 +87,8 @@ def new_grid(root: Path, arms: Sequence[Arm], seeds: int, paired: bool) -> Grid:
         raise SpartaError("one arm alone is no comparison; give two or more")
     if not 1 <= seeds <= MOST_SEEDS:
         raise SpartaError(f"--seeds {seeds}: give 1 to {MOST_SEEDS}")
+    if arms[0].config.seed + MOST_SEEDS * len(arms) > _HIGHEST_SEED:
+        raise SpartaError(f"seed is {arms[0].config.seed}; those of further runs follow it, so lower it")
     if taken := [arm.name for arm in arms if arm.name in (ABLATION, *RESULTS)]:
         raise SpartaError(f"arm {taken[0]}: is the name of a file of the ablation; choose another")
     return Grid(root, tuple(arms), seeds, paired)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ import torch
 from sparta_lite.campaign.arena import question_limit
 from sparta_lite.campaign.resident import Choices
 from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
+from sparta_lite.campaign.settings.section import parse_memory as parse_memory
 from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.engine.hub import CONFIG_FILE, local
@@ -28,7 +28,6 @@ Adapter = tuple[int, "str | Sequence[str]"]
 """Rank and target modules."""
 Adapters = Sequence[Adapter]
 
-_UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 _REPLY = 16  # tokens that the forced beginning of a score has at most
 _POCKET = Usual(question=14, answer=5, request=26, pairs=0.5)
 """The embedded questions, and what the embedded tribe makes of them."""
@@ -106,19 +105,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def parse_memory(text: str) -> int:
-    """'24GB', '22.5 GiB' or '8000MB' in bytes.
-
-    Raises:
-        SpartaError: it is none of these.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG]i?B)\s*", text, re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if size <= 0:
-        raise SpartaError(f"vram is {text!r}; give a size such as 24GB (10^9 bytes each) or 24GiB (2^30)")
-    return size
 
 
 @dataclass(frozen=True)

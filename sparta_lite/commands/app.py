@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -20,29 +22,52 @@ from sparta_lite.commands.plan import plan
 from sparta_lite.commands.replay import replay
 from sparta_lite.commands.report import report
 from sparta_lite.commands.run import INTERRUPTED, run
+from sparta_lite.commands.usage import usage
 from sparta_lite.commands.watch import watch
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, one_line
+
+_USAGE: Any = typer.BadParameter.__bases__[0]
+"""What typer raises for a command line that it cannot take."""
 
 
 class _Commands(TyperGroup):
     """Says what a user did wrong in one line instead of a traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _in_one_line():
             return super().invoke(ctx)
-        except SpartaError as error:
-            line = str(error).replace("\n", " ")
-            typer.echo(f"error: {line}", err=True)
-            raise typer.Exit(2) from error
-        except BrokenPipeError:
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except SpartaError as error:
+        raise _refused(str(error)) from error
+    except _USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
             raise
-        except OSError as error:
-            place = "" if error.filename is None else f"{error.filename}: "
-            typer.echo(f"error: {place}{error.strerror or error}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+        raise _refused(usage(error)) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        raise _refused(
+            f"{place}{error.strerror or error}; give a place that exists and that you may use"
+        ) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _refused(message: str) -> typer.Exit:
+    line = f"error: {message}"
+    typer.echo(one_line(line), err=True)
+    return typer.Exit(2)
 
 
 app = typer.Typer(

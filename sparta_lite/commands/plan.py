@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparta_lite.campaign.config import Config, load_config
+from sparta_lite.campaign.settings.section import parse_memory
 from sparta_lite.campaign.sources import require_model
 from sparta_lite.commands.quiet import quiet_libraries
 
@@ -33,7 +34,10 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count the memory and estimate the time of a run; no weights are read."""
-    settings = load_config(config, [*(sets or []), *([f"vram={vram}"] if vram else [])])
+    card = [] if vram is None else [f"vram={vram}"]
+    if vram is not None:
+        parse_memory(vram)  # here, so that it is not said of a --set
+    settings = load_config(config, [*(sets or []), *card])
     require_model(settings)
     quiet_libraries()
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def test_a_grid_is_every_combination_the_last_key_fastest() -> None:
         "kind=uniform,size=5": ("reputation.kind=uniform", "tribe.size=5"),
         "kind=uniform,size=10": ("reputation.kind=uniform", "tribe.size=10"),
     }
+
+
+def test_long_grids_keep_names_that_a_directory_can_have() -> None:
+    many = [f"section.{'k' * 30}{number}={'v' * 60}1,{'v' * 60}2" for number in range(5)]
+    arms = grid(many)
+    assert len(arms) == 32
+    assert max(len(name.encode()) for name in arms) <= 150
 
 
 def test_keys_that_end_alike_keep_their_sections_and_commas_inside_a_value_stay() -> None:
@@ -45,6 +53,10 @@ def test_keys_that_end_alike_keep_their_sections_and_commas_inside_a_value_stay(
         (["reputation.kind=paper,"], "give key=value,value"),
         (["=1,2"], "give key=value,value"),
         (["duels=1,2,1"], "names a value twice"),
+        (
+            [f"{key}=1,2,3,4,5" for key in "abcdefghijklmnopqrstuvwxyz"],
+            "makes 1,490,116,119,384,765,625 arms",
+        ),
         (["duels=1,2", "duels=3,4"], "--vary duels: stands there twice"),
     ],
 )
@@ -87,6 +99,13 @@ def test_arms_of_a_file_may_be_dotted_nested_or_empty(tmp_path: Path) -> None:
         ("a: {duels: 2020-01-01}\n", "put it in quotation marks"),
         ("a: [\n", "not valid YAML"),
         ("a: {}\na: {}\n", "stands there twice"),
+        ("a: &a {b: *a}\n", "a refers to itself; write out what is meant"),
+        ("a: {duels: 1}\nb: &b [*b]\n", "b refers to itself"),
+        ("a: {duels: !!set {x}}\n", "the tag 'tag:yaml.org,2002:set' is not read"),
+        ("a: {5: 1}\n", "5 is no setting; give one by name"),
+        ("a: {duels=5: 1}\n", "'duels=5' is no setting"),
+        ("1: {}\n", "1 is no arm"),
+        ("".join(f"a{number}:\n" for number in range(1001)), "makes 1,001 arms; give fewer"),
     ],
 )
 def test_a_file_that_holds_no_arms_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -95,7 +114,13 @@ def test_a_file_that_holds_no_arms_is_refused(tmp_path: Path, text: str, said: s
         from_file(tmp_path / "arms.yaml")
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "", ".hidden", "summary.json"])
+def test_text_of_a_file_arrives_as_it_stands(tmp_path: Path) -> None:
+    text = "Wie gut? 😀 1 = bad,\n10 = good"
+    (tmp_path / "arms.yaml").write_text(json.dumps({"a": {"judge.request": text}}, ensure_ascii=False))
+    assert load_arms(None, [], from_file(tmp_path / "arms.yaml"))[0].config.judge.request == text
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", ".hidden", "summary.json", "a" * 151, "é" * 76])
 def test_a_name_that_is_no_directorys_is_refused(name: str) -> None:
     with pytest.raises(SpartaError, match="arm "):
         new_grid(Path("x"), load_arms(None, [], {"fine": (), name: ()}), 1, True)

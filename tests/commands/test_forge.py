@@ -88,7 +88,7 @@ def test_every_option_reaches_the_forge(plans: list[tuple[ForgePlan, Path]], tmp
         (["--base", "B"], "give both --base and --data, and --by for the column that parts it"),
         (["--base", "B", "--data", "D", "--column", "a", "--template", "{b}"], "choose one"),
         (["--base", "B", "--data", "D", "--quantization", "int8"], "it should be 'nf4' or 'none'"),
-        (["--base", "B", "--data", "D", "--lr", "0"], "--lr and --alpha must be above 0"),
+        (["--base", "B", "--data", "D", "--lr", "0"], "--lr 0: give a learning rate from 1e-12 to 10"),
     ],
 )
 def test_incomplete_orders_are_refused(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sparta_lite.campaign.settings.duels import (
     Generation,
@@ -16,7 +16,7 @@ from sparta_lite.campaign.settings.duels import (
 )
 from sparta_lite.campaign.settings.inputs import POCKET, Baseline, Data, Tribe
 from sparta_lite.campaign.settings.learning import Evaluation, Training
-from sparta_lite.campaign.settings.section import Positive, Section
+from sparta_lite.campaign.settings.section import NAME, PATH, Count, Few, Section, parse_memory
 from sparta_lite.engine.plan import Sizes
 from sparta_lite.errors import SpartaError
 
@@ -30,7 +30,14 @@ SIZES = {
 }
 """A plan's sizes and the settings that hold them."""
 
+Tracker = Literal["trackio", "tensorboard", "wandb"]
 Algorithm = Literal["sparta", "self-rewarding", "spin", "sppo"]
+
+
+def _each_once(names: list[Tracker]) -> list[Tracker]:
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"trackers names {twice!r} twice; name each once")
+    return names
 
 
 class Config(Section):
@@ -43,6 +50,7 @@ class Config(Section):
     base: str = Field(
         default=POCKET,
         min_length=1,
+        max_length=PATH,
         description="'pocket', a directory with a model and tokenizer, or a hub id such as "
         "Qwen/Qwen2.5-7B-Instruct",
     )
@@ -61,23 +69,28 @@ class Config(Section):
         "'self-rewarding' judges its own, 'spin' prefers reference answers to its own, 'sppo' is judged by "
         "the others and learns by a squared loss",
     )
-    seed: int = Field(default=0, ge=0, description="All randomness follows from it")
-    iterations: Positive = Field(default=8, description="Rounds of duels and training")
-    duels: Positive = Field(default=1000, description="Duels per iteration")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="All randomness follows from it")
+    iterations: Few = Field(default=8, description="Rounds of duels and training")
+    duels: Count = Field(default=1000, description="Duels per iteration")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="'auto' takes a GPU where there is one"
     )
     vram: str | None = Field(
-        default=None, description="Memory to plan for, such as '24GB'; null: what the device has free"
+        default=None,
+        max_length=NAME,
+        description="Memory to plan for, such as '24GB'; null: what the device has free",
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves it to torch")
-    checkpoint: Positive = Field(default=100, description="Duels between two saves inside a phase")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads; null leaves it to torch"
+    )
+    checkpoint: Count = Field(default=100, description="Duels between two saves inside a phase")
     batch_tokens: int | None = Field(
         default=None,
         ge=1,
+        le=10_000_000,
         description="Tokens in one scoring pass; no result depends on it; null: as planned",
     )
-    trackers: list[Literal["trackio", "tensorboard", "wandb"]] = Field(
+    trackers: Annotated[list[Tracker], AfterValidator(_each_once)] = Field(
         default=[],
         description="What else is told of the run's curves: trackio, tensorboard, wandb (offline)",
     )
@@ -115,6 +128,16 @@ class Config(Section):
         if None in sizes.values():
             raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
         return Sizes(**sizes)
+
+    @field_validator("vram")
+    @classmethod
+    def _is_memory(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_memory(text)
+        except SpartaError as error:
+            raise ValueError(error) from error
+        return text
 
     @model_validator(mode="after")
     def _win_rates_need_our_trainer(self) -> Config:

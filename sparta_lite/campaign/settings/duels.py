@@ -7,11 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sparta_lite.campaign.settings.section import (
+    TEXT,
     AboveZero,
-    Positive,
+    Count,
+    CountOrZero,
+    Few,
+    FewOrZero,
     Section,
     Share,
+    SomeShare,
     Temperature,
+    Width,
     ZeroOrMore,
 )
 from sparta_lite.campaign.wording import JUDGE_REQUESTS
@@ -28,13 +34,12 @@ class Instructions(Section):
         description="'uniform' walks through all of them; 'exp3' draws more of those whose duels were "
         "neither too easy nor too hard and had the gap between scores that the run is looking for",
     )
-    group_words: int = Field(
+    group_words: FewOrZero = Field(
         default=CurriculumSettings.group_words,
-        ge=0,
         description="Kind 'exp3' learns about all instructions together that begin with the same so many "
         "words; 0: about each alone",
     )
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(
+    gamma: SomeShare = Field(
         default=CurriculumSettings.gamma, description="Share of the draws that go by chance"
     )
     difficulty_weight: Share = Field(
@@ -47,7 +52,7 @@ class Instructions(Section):
         default=CurriculumSettings.gap_start, description="The gap looked for at first; scores count 0 to 1"
     )
     gap_end: Share = Field(default=CurriculumSettings.gap_end, description="The gap looked for at last")
-    gap_deviation: AboveZero = Field(
+    gap_deviation: Width = Field(
         default=CurriculumSettings.gap_deviation, description="How strictly it is looked for"
     )
 
@@ -60,14 +65,14 @@ class Matchmaking(Section):
         default=MatchSettings.alpha,
         description="Probability that an opponent is anyone; 1 is random matching",
     )
-    k: Positive = Field(
+    k: Few = Field(
         default=MatchSettings.k, description="Otherwise the opponent is one of the k nearest in reputation"
     )
     kind: MatchKind = Field(
         default=MatchSettings.kind,
         description="'nearest', or 'annealed': in place of the k nearest, first far ones, at last near ones",
     )
-    gap_deviation: AboveZero = Field(
+    gap_deviation: Width = Field(
         default=MatchSettings.gap_deviation,
         description="Kind 'annealed': how strictly, in units of the tribe's largest gap in reputation",
     )
@@ -78,16 +83,19 @@ class Matchmaking(Section):
 
 class Generation(Section):
     temperature: Temperature = Field(default=0.7, description="0 is greedy")
-    top_k: int = Field(default=50, ge=0, description="0 cuts nothing off")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=0.95, description="1 cuts nothing off")
-    max_new_tokens: Positive = Field(default=512, description="Where a response is cut off, in tokens")
-    max_prompt_tokens: Positive = Field(
-        default=1024, description="Longest instruction, chat template included"
-    )
+    top_k: CountOrZero = Field(default=50, description="0 cuts nothing off")
+    top_p: SomeShare = Field(default=0.95, description="1 cuts nothing off")
+    max_new_tokens: Count = Field(default=512, description="Where a response is cut off, in tokens")
+    max_prompt_tokens: Count = Field(default=1024, description="Longest instruction, chat template included")
     places: int | None = Field(
-        default=None, ge=1, description="Rows in one batch; no result depends on it; null: as planned"
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Rows in one batch; no result depends on it; null: as planned",
     )
-    system: str | None = Field(default=None, description="System prompt; null leaves it to the chat template")
+    system: str | None = Field(
+        default=None, max_length=TEXT, description="System prompt; null leaves it to the chat template"
+    )
     thinking: bool = Field(default=False, description="Let models think first whose chat template offers it")
 
 
@@ -102,15 +110,16 @@ class Judge(Section):
     )
     request: str | None = Field(
         default=None,
+        max_length=TEXT,
         description="What asks for a score; with {question} and {response} in the layout 'message'; null: "
         "a text of ours",
     )
     minimum_mass: Share = Field(
         default=0.5, description="Mode 'expected': a judge that gives all scores less probability has no vote"
     )
-    max_tokens: Positive = Field(default=2048, description="Longest judge prompt; the response is cut to fit")
-    rounds: Positive = Field(default=5, description="Mode 'sampled': how often each judge is asked")
-    max_new_tokens: Positive = Field(
+    max_tokens: Count = Field(default=2048, description="Longest judge prompt; the response is cut to fit")
+    rounds: Few = Field(default=5, description="Mode 'sampled': how often each judge is asked")
+    max_new_tokens: Count = Field(
         default=256, description="Mode 'sampled': where a round is cut off, in tokens"
     )
     forced: bool = Field(
@@ -118,10 +127,8 @@ class Judge(Section):
         description="Mode 'sampled': begin every reply with '{\"score\": ', for models too small to write it",
     )
     temperature: Temperature = Field(default=0.7, description="Mode 'sampled'; 0 is greedy")
-    top_k: int = Field(default=50, ge=0, description="Mode 'sampled'; 0 cuts nothing off")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.95, description="Mode 'sampled'; 1 cuts nothing off"
-    )
+    top_k: CountOrZero = Field(default=50, description="Mode 'sampled'; 0 cuts nothing off")
+    top_p: SomeShare = Field(default=0.95, description="Mode 'sampled'; 1 cuts nothing off")
 
     @model_validator(mode="after")
     def _slots(self) -> Judge:
@@ -163,19 +170,21 @@ class Reputation(Section):
         description="What weighs the judges: 'reputation', 'uniform', or 'reliability', how far each one's "
         "votes agree with the others'; null: as kind says",
     )
-    memory: Positive = Field(
+    memory: Few = Field(
         default=ReputationSettings.memory,
         description="Iterations that 'bradley-terry' and 'reliability' look at, the present one included",
     )
-    virtual_duels: AboveZero = Field(
+    virtual_duels: float = Field(
         default=ReputationSettings.virtual_duels,
+        ge=0.01,
+        le=1e6,
         description="Drawn duels that 'bradley-terry' adds for every adapter",
     )
     kappa_0: ZeroOrMore = Field(default=ReputationSettings.kappa_0, description="Size of a change, at first")
     kappa_min: ZeroOrMore = Field(
         default=ReputationSettings.kappa_min, description="Size of a change, at least"
     )
-    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+    decay: SomeShare = Field(
         default=ReputationSettings.decay,
         description="kappa = max(kappa_min, kappa_0 * decay ** (n / decay_steps))",
     )
@@ -187,7 +196,10 @@ class Reputation(Section):
     )
     floor: AboveZero = Field(default=ReputationSettings.floor, description="No reputation falls under it")
     window: int = Field(
-        default=ReputationSettings.window, ge=2, description="Deviation is that of so many last changes"
+        default=ReputationSettings.window,
+        ge=2,
+        le=100_000,
+        description="Deviation is that of so many last changes",
     )
     min_deviation: AboveZero = Field(default=ReputationSettings.min_deviation, description="Least deviation")
     start: Literal["fair", "uneven"] = Field(
@@ -203,7 +215,7 @@ class Reputation(Section):
     start_spread: AboveZero = Field(
         default=ReputationSettings.start_spread, description="Standard deviation of an 'uneven' start"
     )
-    prior: dict[str, float] | None = Field(
+    prior: dict[str, Annotated[float, Field(ge=-1e9, le=1e9)]] | None = Field(
         default=None, description="A score per adapter, for an 'uneven' start"
     )
 
@@ -218,6 +230,6 @@ class Reputation(Section):
 
 
 class Pairs(Section):
-    minimum_margin: ZeroOrMore = Field(
-        default=0.0, description="A duel whose scores lie within it makes no preference pair"
+    minimum_margin: float = Field(
+        default=0.0, ge=0, le=9, description="A duel whose scores lie within it makes no preference pair"
     )

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from sparta_lite.campaign.settings.section import AboveZero, Positive, Section
+from sparta_lite.campaign.settings.section import NAME, PATH, TEXT, FewOrZero, Section, Width
 from sparta_lite.data.tasks import TASKS, preset_of
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shown
 
 POCKET = "pocket"
 """The embedded base, adapters or questions, where a path could stand."""
@@ -19,13 +19,20 @@ PRESET = re.compile(r"pocket|tulu-10|fresh-\d+")
 
 HostileKind = Literal["inverted", "loud", "garbage", "loud-garbage"]
 
+_FRESH = re.compile(r"fresh-(\d+)")
 _NAME = re.compile(r"\w[\w.-]*")
+_LONGEST_NAME = 150  # bytes: a file system takes 255
+_MOST = 1000  # adapters of a tribe
 
 
 def _enough_to_duel(size: int) -> int:
-    if size < 3:
-        raise ValueError(f"tribe.size is {size}; two fight and at least one judges, so give 3 or more")
+    if not 3 <= size <= _MOST:
+        raise ValueError(f"is {shown(size)}; two fight and at least one judges, so give 3 to {_MOST:,}")
     return size
+
+
+def _names_directory(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name.encode()) <= _LONGEST_NAME
 
 
 class Tribe(Section):
@@ -35,19 +42,19 @@ class Tribe(Section):
         "adapters, or a mapping of names to PEFT directories or hub ids",
     )
     size: Annotated[int, AfterValidator(_enough_to_duel)] | None = Field(
-        default=None, description="Take only the first so many adapters; null takes all"
+        default=None, description="Take only the first so many adapters, 3 to 1,000; null takes all"
     )
-    rank: Positive = Field(default=16, description="Of the adapters of 'fresh-N'")
-    alpha: AboveZero = Field(default=32.0, description="Of the adapters of 'fresh-N'")
+    rank: int = Field(default=16, ge=1, le=4096, description="Of the adapters of 'fresh-N'")
+    alpha: Width = Field(default=32.0, description="Of the adapters of 'fresh-N'")
     resident: int | None = Field(
         default=None,
         ge=1,
+        le=1000,
         description="Adapters on the device at once, the others wait in host memory; null: as planned",
     )
 
-    hostile: int = Field(
+    hostile: FewOrZero = Field(
         default=0,
-        ge=0,
         description="The last so many adapters spoil the duels, to see what the rules can stand",
     )
     hostile_kind: HostileKind = Field(
@@ -59,29 +66,35 @@ class Tribe(Section):
     @field_validator("adapters", mode="before")
     @classmethod
     def _names_or_place(cls, value: object) -> object:
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and 0 < len(value) <= PATH:
+            fresh = _FRESH.fullmatch(value)
+            if fresh and (len(fresh[1]) > 4 or int(fresh[1]) > _MOST):
+                raise ValueError(f"tribe.adapters is {shown(value)}; give fresh-3 to fresh-{_MOST}")
             return value
         if isinstance(value, dict) and all(
-            isinstance(part, str) and part for part in (*value, *value.values())
+            isinstance(part, str) and 0 < len(part) <= PATH for part in (*value, *value.values())
         ):
-            if len(value) < 3:
+            if not 3 <= len(value) <= _MOST:
                 raise ValueError(
-                    f"tribe.adapters names {len(value)}; two fight and at least one judges, so name 3 or more"
+                    f"tribe.adapters names {len(value):,}; two fight and at least one judges, so name 3 to "
+                    f"{_MOST:,}"
                 )
-            if wrong := [name for name in value if not _NAME.fullmatch(name)]:
+            if wrong := [name for name in value if not _names_directory(name)]:
                 raise ValueError(
-                    f"tribe.adapters: {wrong[0]!r} cannot name a directory; use letters, digits and . _ -"
+                    f"tribe.adapters: {shown(wrong[0])} cannot name a directory; use few "
+                    "letters, digits and . _ -"
                 )
             return value
         raise ValueError(
-            f"tribe.adapters is {value!r}; give 'pocket', 'tulu-10', 'fresh-N', a directory, or a mapping of "
-            "names to directories or hub ids"
+            f"tribe.adapters is {shown(value)}; give 'pocket', 'tulu-10', 'fresh-N', a directory, or a "
+            "mapping of names to directories or hub ids, in quotation marks where they are no words"
         )
 
 
 class Baseline(Section):
     adapter: str | None = Field(
         default=None,
+        max_length=NAME,
         description="The one adapter that learns; null: the best by the evaluation before the first "
         "iteration, which favours the baseline",
     )
@@ -91,27 +104,36 @@ class Data(Section):
     path: str = Field(
         default=POCKET,
         min_length=1,
+        max_length=PATH,
         description="'pocket', a JSON, JSONL, CSV, TSV or Parquet file, a directory of them, or a hub "
         "dataset such as openai/gsm8k; PATH#SPLIT picks one split",
     )
     task: str | None = Field(
         default=None,
+        max_length=NAME,
         description="One of the paper's tasks in place of column and template, without a path from the hub: "
         f"{', '.join(TASKS)}",
     )
-    subset: str | None = Field(default=None, description="Which configuration of a hub dataset")
-    split: str | None = Field(default=None, description="Which split; null: the only one, or 'train'")
+    subset: str | None = Field(
+        default=None, max_length=NAME, description="Which configuration of a hub dataset"
+    )
+    split: str | None = Field(
+        default=None, max_length=NAME, description="Which split; null: the only one, or 'train'"
+    )
     filter: str | None = Field(
         default=None,
+        max_length=TEXT,
         description="Keep rows whose column has this value, or has not: 'level!=Level 5 and lang=en'",
     )
     column: str | None = Field(
         default=None,
+        max_length=NAME,
         description="The file's column that holds the instruction, a text or a conversation; null: what the "
         "columns are called decides, see docs/data.md",
     )
     template: str | None = Field(
         default=None,
+        max_length=TEXT,
         description='In place of column: text over a row\'s columns, such as "{instruction}\\n{input}"',
     )
 

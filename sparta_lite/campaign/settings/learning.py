@@ -6,7 +6,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparta_lite.campaign.settings.section import AboveZero, Positive, Section, Share, ZeroOrMore
+from sparta_lite.campaign.settings.section import (
+    AboveZero,
+    Count,
+    CountOrZero,
+    Few,
+    Section,
+    Share,
+    Width,
+    ZeroOrMore,
+)
 
 
 class Training(Section):
@@ -15,23 +24,24 @@ class Training(Section):
         description="'tribe' trains many adapters at once, 'unsloth' and 'trl' one after another; 'auto': "
         "unsloth on a GPU where it is installed, else tribe",
     )
-    beta: AboveZero = Field(default=0.1, description="Strength of the pull to the adapter's own start")
-    learning_rate: AboveZero = Field(default=1e-6, description="At its peak; cosine down to 0")
-    weight_decay: ZeroOrMore = Field(default=1e-5, description="Of AdamW")
+    beta: Width = Field(default=0.1, description="Strength of the pull to the adapter's own start")
+    learning_rate: float = Field(default=1e-6, ge=1e-12, le=10, description="At its peak; cosine down to 0")
+    weight_decay: float = Field(default=1e-5, ge=0, le=10, description="Of AdamW")
     warmup: Share = Field(
         default=0.1,
         description="Share of the steps in which the learning rate rises; the first of them stands at 0, "
         "but a single step never does",
     )
-    epochs: Positive = Field(default=1, description="Passes over an iteration's pairs")
-    batch: Positive = Field(default=16, description="Pairs in one optimizer step")
+    epochs: Few = Field(default=1, description="Passes over an iteration's pairs")
+    batch: Count = Field(default=16, description="Pairs in one optimizer step")
     micro_batch: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="Pairs in one forward pass; changes memory and time, not gradients; null: as planned",
     )
     adapters_at_once: int | None = Field(
-        default=None, ge=1, description="Adapters that 'tribe' trains side by side; null: as planned"
+        default=None, ge=1, le=1000, description="Adapters that 'tribe' trains side by side; null: as planned"
     )
     optimizer: Literal["adamw", "adamw-8bit"] = Field(
         default="adamw", description="'adamw-8bit' keeps its moments in 8 bits; it needs bitsandbytes"
@@ -51,13 +61,11 @@ class Training(Section):
         description="Take the loss's reference from generating and judging, where they read the same tokens; "
         "null: where everything is computed in fp32, for 16 bits round each pass in another way",
     )
-    max_length: Positive = Field(
+    max_length: Count = Field(
         default=512, description="Tokens of prompt and answer; the answer is cut to fit"
     )
-    max_prompt: Positive = Field(default=256, description="Tokens of the prompt; its beginning is cut off")
-    save_every: Positive = Field(
-        default=50, description="Optimizer steps between two saves inside the training"
-    )
+    max_prompt: Count = Field(default=256, description="Tokens of the prompt; its beginning is cut off")
+    save_every: Count = Field(default=50, description="Optimizer steps between two saves inside the training")
 
     @model_validator(mode="after")
     def _room_for_an_answer(self) -> Training:
@@ -77,8 +85,10 @@ class Evaluation(Section):
     paths: dict[str, str] = Field(
         default={}, description="A task's file in the published form, where it is not to come from the hub"
     )
-    items: int = Field(default=300, ge=0, description="Held-out questions per task; 0 = nothing is measured")
-    every: Positive = Field(
+    items: CountOrZero = Field(
+        default=300, description="Held-out questions per task; 0 = nothing is measured"
+    )
+    every: Few = Field(
         default=1, description="Iterations between two evaluations; first and last always count"
     )
-    max_new_tokens: Positive = Field(default=512, description="Where an answer is cut off, in tokens")
+    max_new_tokens: Count = Field(default=512, description="Where an answer is cut off, in tokens")
