@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,8 +17,9 @@ from sparta_lite.campaign.resident import Choices
 from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
 from sparta_lite.campaign.settings.section import parse_memory as parse_memory
 from sparta_lite.campaign.sources import base_source, config_file
-from sparta_lite.campaign.tribe import find_tribe
+from sparta_lite.campaign.tribe import find_tribe, to_be_forged
 from sparta_lite.engine.hub import CONFIG_FILE, local
+from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
 from sparta_lite.engine.pace import card, processor, whole
 from sparta_lite.engine.plan import Machine, Plan, Trainer, Usual, Work, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
@@ -34,13 +36,16 @@ _POCKET = Usual(question=14, answer=5, request=26, pairs=0.5)
 _MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}  # bytes a number; in 8 bits a scale per 256
 
 
-def planned(config: Config, choices: Choices | None, held: int = 0) -> tuple[Plan, Config]:
+def planned(
+    config: Config, choices: Choices | None, held: int = 0, planning: bool = False
+) -> tuple[Plan, Config]:
     """Plan a run from the configuration files of its base and adapters; no weights are read.
 
     Args:
         config: null sizes in it are chosen, the others stand.
         choices: device, dtype and trainer; None: a card that is not here, with the memory of ``vram``.
         held: bytes that the run will find taken by a base that is loaded already: its own.
+        planning: no run follows at once, so that shipped numbers will do; see ``find_tribe``.
 
     Returns:
         The plan, and ``config`` with every size filled in.
@@ -48,16 +53,32 @@ def planned(config: Config, choices: Choices | None, held: int = 0) -> tuple[Pla
     Raises:
         SpartaError: the run cannot fit, or what it names cannot be read.
     """
-    directory = config_file(config.base).parent
+    directory = config_file(config.base, planning).parent
     if config.trust_remote_code:
         directory = local(base_source(config.base), ("config.json", "*.py"))
     shape = read_shape(directory, config.trust_remote_code)
     target = _target(config, choices, shape, held)
-    adapters = _adapters(config)
+    adapters = _adapters(config, planning)
     made = _plan(config, shape, adapters, target)
     if not made.fits:
         raise SpartaError(_refusal(config, shape, adapters, target, made))
     return made, with_sizes(config, made)
+
+
+def assumed(config: Config) -> dict[str, str]:
+    """'base' and 'tribe' -> where a plan has their numbers from, if not from their own files."""
+    found = {}
+    if not Path(base_source(config.base)).is_dir() and shipped_base(config.base):
+        found["base"] = "numbers shipped with sparta-lite, not read from the checkpoint"
+    if to_be_forged(config):
+        found["tribe"] = "none there yet: adapters as `sparta-lite forge` makes them"
+    given = config.tribe.adapters
+    places = (
+        given.values() if isinstance(given, dict) else TULU_ADAPTERS.values() if given == "tulu-10" else ()
+    )
+    if any(map(shipped_adapter, places)):
+        found["tribe"] = "rank and layers of its authors' training code, not read"
+    return found
 
 
 def with_sizes(config: Config, made: Plan) -> Config:
@@ -137,10 +158,10 @@ def _trainer(config: Config, shape: Shape) -> Trainer:
     return config.training.trainer
 
 
-def _adapters(config: Config) -> Adapters:
+def _adapters(config: Config, planning: bool) -> Adapters:
     """Rank and target modules of every adapter, by its ``adapter_config.json``."""
     found: list[Adapter] = []
-    for name, path in find_tribe(config, (CONFIG_FILE,)).items():
+    for name, path in find_tribe(config, (CONFIG_FILE,), planning).items():
         if path is None:
             found.append((config.tribe.rank, "all-linear"))
             continue

@@ -46,19 +46,20 @@ class Resident:
     chat: Chat
 
 
-def choose(config: Config, training: bool = True) -> Choices:
+def choose(config: Config, training: bool = True, planning: bool = False) -> Choices:
     """Settle what the settings leave open, from the device and the base's ``config.json`` alone.
 
     Args:
         config: the run's settings.
         training: whether their trainer will be used; it may be missing where nothing trains.
+        planning: whether shipped numbers will do, see ``config_file``.
 
     Raises:
         SpartaError: a device or a trainer is asked for that is not there.
     """
     # Only our own trainer takes SPPO's win rates.
     setting = config.training.trainer if training and config.algorithm != "sppo" else "tribe"
-    return choices_for(config.base, config.device, config.dtype, setting)
+    return choices_for(config.base, config.device, config.dtype, setting, planning)
 
 
 def choices_for(
@@ -66,6 +67,7 @@ def choices_for(
     device_setting: DeviceSetting = "auto",
     dtype_setting: Dtype = "auto",
     trainer_setting: TrainerSetting = "auto",
+    planning: bool = False,
 ) -> Choices:
     """The same for a base without a run.
 
@@ -76,7 +78,7 @@ def choices_for(
     dtype, why_dtype = choose_dtype(dtype_setting, device)
     attention, why_attention = choose_attention(device, dtype)
     kernels, why_kernels = choose_kernels(device, dtype)
-    architecture = read_json(config_file(base)).get("model_type")
+    architecture = read_json(config_file(base, planning)).get("model_type")
     trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",

@@ -8,6 +8,7 @@ from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.tribe import require_tribe
 from sparta_lite.data.rows import require_source
 from sparta_lite.engine.hub import local
+from sparta_lite.engine.known import shipped_base
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import base_path
 
@@ -17,13 +18,19 @@ def base_source(base: str) -> str:
     return str(base_path()) if base == POCKET else base
 
 
-def config_file(base: str) -> Path:
+def config_file(base: str, planning: bool = False) -> Path:
     """The base's ``config.json``, downloaded alone where the base is on the hub.
+
+    Args:
+        base: as settings name it.
+        planning: whether the numbers that are shipped will do, so that the hub need not be asked.
 
     Raises:
         SpartaError: there is none.
     """
     source = base_source(base)
+    if planning and not Path(source).is_dir() and (shipped := shipped_base(source)):
+        return shipped / "config.json"
     path = local(source, ("config.json",)) / "config.json"
     if not path.is_file():
         raise SpartaError(
@@ -42,14 +49,18 @@ def require_base(base: str) -> None:
         config_file(base)
 
 
-def require_model(config: Config) -> None:
+def require_model(config: Config, planning: bool = False) -> None:
     """The same for a run's base and its adapters.
+
+    Args:
+        config: the run's settings.
+        planning: see ``find_tribe``.
 
     Raises:
         SpartaError: one is not there.
     """
     require_base(config.base)
-    require_tribe(config)
+    require_tribe(config, planning)
 
 
 def require_sources(config: Config) -> None:

@@ -38,22 +38,24 @@ def plan(
     if vram is not None:
         parse_memory(vram)  # here, so that it is not said of a --set
     settings = load_config(config, [*(sets or []), *card])
-    require_model(settings)
+    require_model(settings, planning=True)
     quiet_libraries()
     import torch
 
     from sparta_lite.campaign.plan_text import table
-    from sparta_lite.campaign.planning import planned
+    from sparta_lite.campaign.planning import assumed, planned
     from sparta_lite.campaign.resident import choose
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # the CPU's rate is measured as the run will use it
     elsewhere = settings.vram is not None and settings.device != "cpu" and not torch.cuda.is_available()
-    made, settings = planned(settings, None if elsewhere else choose(settings))
+    choices = None if elsewhere else choose(settings, planning=True)
+    made, settings = planned(settings, choices, planning=True)
+    taken = assumed(settings)
     if json:
-        typer.echo(js.dumps(_as_json(made, settings), indent=2))
+        typer.echo(js.dumps(_as_json(made, settings) | {"assumed": taken}, indent=2))
     else:
-        typer.echo("\n".join(table(made, settings)))
+        typer.echo("\n".join([*table(made, settings), *(f"{of}: {how}" for of, how in taken.items())]))
 
 
 def _as_json(made: Plan, settings: Config) -> dict[str, object]:

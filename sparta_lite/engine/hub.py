@@ -58,13 +58,26 @@ def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError) as error:
         raise SpartaError(
             f"{repository}: no such directory, and the hub cannot be reached "
-            f"({type(error).__name__}); give a local directory, or download it while there is a network"
+            f"({_reason(error)}); give a local directory, or download it while there is a network"
         ) from error
     except OSError as error:
         raise SpartaError(
             f"{repository}: downloading failed ({error.strerror or error}); free some space or set HF_HOME "
             "to a directory that you may write to"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import constants
+
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error).__name__
+
+
+def cached(repository: str, name: str) -> bool:
+    """Whether the local cache holds that file of a repository; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, name), str)
 
 
 def local(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import Qwen2Config
 from typer.testing import CliRunner, Result
 
 from sparta_lite.commands.app import app
+from sparta_lite.engine import known
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 runner = CliRunner()
 
 
@@ -89,3 +94,69 @@ def test_without_a_configuration_the_pocket_tribe_is_planned() -> None:
     assert "training.micro_batch: 2 (as given)" in given.stdout
     assert "batch_tokens: 1024 (preset)" in given.stdout
     assert "tribe.resident: 10" in result.stdout
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is cached, and whoever asks the hub fails."""
+
+    def asked(*args: Any, **kwargs: Any) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", asked)
+    monkeypatch.setattr(known, "cached", lambda repository, name: False)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_readmes_own_plan_needs_no_network() -> None:
+    result = runner.invoke(app, ["plan", str(EXAMPLES / "qwen2.5-7b-gsm8k.yaml"), "--vram", "24GB"])
+    assert result.exit_code == 0, result.output
+    assert "base: qwen2, 7.62 billion parameters in 4 bits, 5.55 GB; KV 56 KiB a token" in result.stdout
+    assert "generation.places: 141" in result.stdout  # as the README says
+    assert "base: numbers shipped with sparta-lite, not read from the checkpoint" in result.stdout
+    assert "tribe: rank and layers of its authors' training code, not read" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("offline")
+def test_adapters_that_are_still_to_be_forged_are_planned_as_forge_makes_them() -> None:
+    result = runner.invoke(app, ["plan", str(EXAMPLES / "qwen3-8b.yaml"), "--vram", "24GB", "--json"])
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["parameters"] == 8_190_735_360  # as the checkpoint's index says
+    assert plan["assumed"] == {
+        "base": "numbers shipped with sparta-lite, not read from the checkpoint",
+        "tribe": "none there yet: adapters as `sparta-lite forge` makes them",
+    }
+    five = runner.invoke(
+        app,
+        ["plan", str(EXAMPLES / "qwen3-8b.yaml"), "--vram", "24GB", "--set", "tribe.size=5"],
+    )
+    assert "tribe: 5 adapters" in five.stdout
+    # Only a plan takes them for granted.
+    run = runner.invoke(app, ["run", str(EXAMPLES / "qwen3-8b.yaml")])
+    assert run.exit_code == 2
+    assert "adapters is no directory" in run.stderr
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("base", ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen3.5-4B"])
+def test_a_base_is_planned_by_its_name_for_this_machine_too(base: str) -> None:
+    result = runner.invoke(
+        app, ["plan", "--set", f"base={base}", "--set", "tribe.adapters=fresh-3", "--set", "data.task=gsm8k"]
+    )
+    assert result.exit_code in (0, 2), result.output  # 2: it does not fit here
+    assert "the hub was asked" not in repr(result.exception)
+    assert ("base: numbers shipped" in result.stdout) or ("plan: needs" in result.stderr)
+
+
+def test_a_name_that_nobody_knows_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    sets = ["--set", "base=some/base", "--set", "tribe.adapters=fresh-3", "--set", "data.task=gsm8k"]
+    result = runner.invoke(app, ["plan", *sets, "--vram", "24GB"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: some/base: no such directory, and the hub cannot be reached")
+    assert "give a local directory, or download it while there is a network" in result.stderr
