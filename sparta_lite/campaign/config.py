@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import textwrap
@@ -52,7 +53,7 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
         keys.add(key)
         layer = _merged(layer, _anchored(_nested(key, value), Path.cwd()))
     if layer.get("base", POCKET) == POCKET:
-        layer = _merged(_mapping(read_yaml(_PRESET), str(_PRESET)), layer)
+        layer = _merged(_preset(), layer)
     try:
         return Config.model_validate(layer)
     except ValidationError as error:
@@ -62,11 +63,16 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
 
 def preset_values(config: Config) -> dict[str, Any]:
     """Dotted key -> value: what the preset of its base lays over the defaults of ``config``."""
-    layer = _mapping(read_yaml(_PRESET), str(_PRESET)) if config.base == POCKET else {}
+    layer = _preset() if config.base == POCKET else {}
     found: dict[str, Any] = {}
     for key, value in layer.items():
         found |= {f"{key}.{name}": part for name, part in value.items()} if section(key) else {key: value}
     return found
+
+
+@functools.cache
+def _preset() -> Layer:
+    return _mapping(read_yaml(_PRESET), str(_PRESET))
 
 
 def show_config(config: Config) -> str:

@@ -43,13 +43,13 @@ def export(
 ) -> None:
     """Take an adapter out of a run, with a model card of the run's figures."""
     if (to is Target.hub) != (repo is not None):
-        raise SpartaError("export: --repo OWNER/NAME and --to hub belong together")
+        raise SpartaError("export: --repo OWNER/NAME and --to hub belong together; give both or neither")
     if to is Target.hub and out is not None:
         raise SpartaError("export: --to hub writes no directory; leave --out out")
     if public and to is not Target.hub:
-        raise SpartaError("export: --public belongs to --to hub")
+        raise SpartaError("export: --public belongs to --to hub; add that, or leave it out")
     if base is not None and to is not Target.merged:
-        raise SpartaError("export: --base belongs to --to merged")
+        raise SpartaError("export: --base belongs to --to merged; add that, or leave it out")
     quiet_libraries()
     finished = open_run(run, iteration)
     name = best_adapter(finished) if adapter == "best" else adapter

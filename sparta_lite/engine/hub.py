@@ -43,7 +43,7 @@ def download(repository: str, patterns: Sequence[str] = BASE_FILES) -> Path:
         return Path(snapshot_download(repository, allow_patterns=list(patterns)))
     except HFValidationError as error:
         raise SpartaError(
-            f"{repository}: is neither a directory nor the id of a hub repository, owner/name"
+            f"{repository}: is neither a directory nor the id of a hub repository, owner/name; correct it"
         ) from error
     except GatedRepoError as error:
         raise SpartaError(
