@@ -177,7 +177,7 @@ def _as_file(rows: Any, random: Random) -> tuple[str, bytes]:
             sink = io.BytesIO()
             pq.write_table(pa.Table.from_pylist(rows), sink)
             return "d.parquet", sink.getvalue()
-    except (AttributeError, TypeError, ValueError, KeyError, OverflowError, pa.ArrowException, csv.Error):
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError, pa.ArrowException, csv.Error):
         pass
     return "d.json", whole
 

@@ -105,9 +105,7 @@ def _spoil(tree: Path, random: Random) -> None:
         file.write_bytes(damaged(data, random))
         return
     try:
-        rows = (
-            [json.loads(line) for line in data.splitlines()] if file.suffix == ".jsonl" else json.loads(data)
-        )
+        rows = [json.loads(text) for text in (data.splitlines() if file.suffix == ".jsonl" else [data])]
     except (ValueError, RecursionError):  # it was damaged before
         file.write_bytes(damaged(data, random))
         return

@@ -41,8 +41,8 @@ CODES = (0, 2, 130)
 MOST_SHOWN = 12  # failures of one kind
 
 _STEPS = """accept add ask call change check choose compare convert correct delete download export free get
-give install keep leave let lower make mend merge move name pick put quote raise read remove rename repair
-restore resume run save see set shows split start state take train try use wait write"""
+give install keep leave let list lower make mend merge move name pick put quote raise read remove rename
+repair restore resume run save see set shows split start state take train try use wait write"""
 _CHOICES = """did you mean|go on|should be|would fit|needs|must|its columns|it has|its tribe is|the tasks"""
 ADVICE = re.compile(rf"[;:,?] .*?\b({'|'.join(_STEPS.split())}|{_CHOICES})\b")
 """A message names the next step, or what there is to choose from."""
