@@ -9,7 +9,7 @@ LONGEST = 300
 """Characters of a message."""
 
 _QUOTED = 60  # characters of a foreign value that a message repeats
-_ADVICE = 200  # characters of the last clause that stay when a message is cut
+_ADVICE = 220  # characters of the last clause that stay when a message is cut
 _CUT = "..."
 
 
@@ -18,7 +18,7 @@ class SpartaError(Exception):
 
     The message is one line of at most ``LONGEST`` characters: what was wrong, where, and what to do
     instead. The command line prints it without a traceback and exits with code 2. What is longer is cut:
-    first its longest words, such as paths, then its middle; the advice at its end stays.
+    first its longest words, such as paths, then its middle; the advice behind the last semicolon stays.
     """
 
     def __init__(self, message: str) -> None:
@@ -43,19 +43,22 @@ def shortened(text: str, limit: int = _QUOTED) -> str:
 
 
 def one_line(message: str, limit: int = LONGEST) -> str:
-    """``message`` on one line of at most ``limit`` characters, with the advice at its end."""
+    """``message`` on one line of at most ``limit`` characters, its advice whole if it can be."""
     text = _printable(message)
     if len(text) <= limit:
         return text
-    for word in sorted(text.split(" "), key=len, reverse=True):
-        if len(text) <= limit or len(word) <= _QUOTED:
+    said, cut, advice = text.rpartition("; ")
+    if not said or len(advice) > _ADVICE:
+        said, cut, advice = text, "", ""
+    room = limit - len(cut + advice)
+    for word in sorted(said.split(" "), key=len, reverse=True):
+        if len(said) <= room or len(word) <= _QUOTED:
             break
-        text = text.replace(word, shortened(word, max(_QUOTED, len(word) - (len(text) - limit))))
-    if len(text) <= limit:
-        return text
-    advice = text.rpartition("; ")[2]
-    end = f"{_CUT}; {advice}" if len(advice) <= _ADVICE else _CUT + text[-_ADVICE:]
-    return text[: limit - len(end)] + end
+        said = said.replace(word, shortened(word, max(_QUOTED, len(word) - (len(said) - room))))
+    if len(said) > room:
+        end = said[-_ADVICE:] if not advice else ""
+        said = said[: room - len(_CUT + end)] + _CUT + end
+    return said + cut + advice
 
 
 def _printable(text: str) -> str:

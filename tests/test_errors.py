@@ -60,6 +60,8 @@ def test_a_message_keeps_its_advice_and_cuts_the_longest_words_first() -> None:
     assert len(message) == LONGEST
     assert message.startswith("/data/x")
     assert message.endswith("/config.yaml: is no mapping; give one")
+    command = f"`sparta-lite run --resume --out {'y' * 100}`"
+    assert str(SpartaError(f"{path}: stopped; go on with {command}")).endswith(f"; go on with {command}")
     wordy = str(SpartaError(f"x.yaml: {'so much is wrong ' * 50}; mend it"))
     assert len(wordy) == LONGEST
     assert wordy.endswith("...; mend it")

@@ -109,6 +109,7 @@ def _said(grid: Grid, failed: Mapping[str, Sequence[str]], runs: int) -> str:
     """Which of so many runs failed, by what stopped them, and how to go on."""
     count = sum(map(len, failed.values()))
     which = "; ".join(f"{' and '.join(names)}: {why}" for why, names in failed.items())
+    which = which.replace(f"{grid.root}/", "")  # the command names it
     again = f"sparta-lite ablate --resume --out {shlex.quote(str(grid.root))}"
     return (
         f"{count} of {runs} runs failed, so there is no table ({which}); when the cause is gone, "

