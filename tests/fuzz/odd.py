@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-NEST = 3000  # brackets: far beyond what a recursive reader takes
+NEST = 20_000  # brackets: far beyond what a recursive reader takes
 
 VALUES: tuple[Any, ...] = (
     None,
@@ -140,6 +140,17 @@ def _shuffled(data: bytes, random: Random) -> bytes:
     return b"".join(lines)
 
 
+def _line_doubled(data: bytes, random: Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    return b"".join([*lines, *lines[-1:]]) if random.random() < 0.5 else b"".join(lines[:1] + lines)
+
+
+def _line_dropped(data: bytes, random: Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    gone = random.randrange(len(lines) + 1)
+    return b"".join(line for number, line in enumerate(lines) if number != gone)
+
+
 DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "empty": lambda data, random: b"",
     "cut": lambda data, random: data[: random.randrange(len(data) + 1)],
@@ -156,6 +167,8 @@ DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "long number alone": lambda data, random: _LONG.encode(),
     "another document": lambda data, random: data + data,
     "lines shuffled": _shuffled,
+    "line doubled": _line_doubled,
+    "line dropped": _line_dropped,
     "garbage": lambda data, random: random.randbytes(random.choice((1, 100, 5_000))),
     "text": lambda data, random: b"not what you think\n" * random.choice((1, 300)),
     "null": lambda data, random: b"null",
