@@ -49,14 +49,15 @@ from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.inputs import load_inputs
+from sparta_lite.campaign.journals import open_metrics
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.planning import planned
 from sparta_lite.campaign.records import FoughtDuel, bouts
 from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.settling import settle_votes
-from sparta_lite.campaign.store import METRICS_KEYS, Store
+from sparta_lite.campaign.store import Store
 from sparta_lite.combat import Bout, Duel, Preference, begin
-from sparta_lite.files import Journal, write_json
+from sparta_lite.files import write_json
 from sparta_lite.training.packing import TokenizedPair
 from sparta_lite.training.phase import DpoSettings, batches
 
@@ -178,14 +179,14 @@ def load_arena(directory: Path, sets: Sequence[str]) -> Arena:
         trainer=choices.trainer,
         instructions=inputs.instructions.texts,
         tasks=(),
-        metrics=Journal(store.metrics, METRICS_KEYS),
+        metrics=open_metrics(store),
     )
 
 
 def anew(arena: Arena, directory: Path) -> Arena:
     """The same arena with no iteration in its files."""
     store = Store(directory)
-    return replace(arena, store=store, metrics=Journal(store.metrics, METRICS_KEYS))
+    return replace(arena, store=store, metrics=open_metrics(store))
 
 
 def require_same_answers(peer: Peer, arena: Arena, duels: Sequence[tuple[Duel, str]]) -> None:

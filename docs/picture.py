@@ -7,17 +7,17 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.terminal_theme import TerminalTheme
 
-from sparta_lite.campaign.events import PhaseProgress, PhaseStarted, RunStarted, from_row
+from sparta_lite.campaign.events import EventReader, PhaseProgress, PhaseStarted, RunStarted, Stamped
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_lines, write_text
+from sparta_lite.files import write_text
 from sparta_lite.show.frame import frame
 from sparta_lite.show.state import Board
+from sparta_lite.typed import read_bytes
 
 WIDTH, HEIGHT = 100, 32
 THEME = TerminalTheme(
@@ -36,16 +36,17 @@ THEME = TerminalTheme(
 )
 
 
-def moment(rows: list[Any]) -> int:
-    """The row to stop at: judging, some way into the iteration three quarters through the run.
+def moment(told: list[Stamped]) -> int:
+    """The event to stop at: judging, some way into the iteration three quarters through the run.
 
     Raises:
         SpartaError: the run never got there.
     """
-    run = next((event for event in map(from_row, rows) if isinstance(event, RunStarted)), None)
+    events = [each.event for each in told]
+    run = next((event for event in events if isinstance(event, RunStarted)), None)
     iteration = run.iterations * 3 // 4 if run else 0
     best, distance = None, 2.0
-    for index, event in enumerate(map(from_row, rows)):
+    for index, event in enumerate(events):
         if isinstance(event, (PhaseStarted, PhaseProgress)):
             done = event.done / max(event.total, 1) if isinstance(event, PhaseProgress) else 0.0
             if (event.phase, event.iteration) == ("judge", iteration) and abs(done - 0.6) < distance:
@@ -55,13 +56,13 @@ def moment(rows: list[Any]) -> int:
     return best
 
 
-def draw(rows: list[Any]) -> str:
+def draw(told: list[Stamped]) -> str:
     """The view at that moment as SVG, without fonts from the network."""
-    stop = moment(rows)
+    stop = moment(told)
     board = Board()
-    for row in rows[: stop + 1]:
-        board.update(from_row(row))
-    elapsed = rows[stop]["time"] - rows[0]["time"]
+    for each in told[: stop + 1]:
+        board.update(each.event)
+    elapsed = told[stop].time - told[0].time
     console = Console(
         file=io.StringIO(),
         record=True,
@@ -80,7 +81,10 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit("usage: python docs/picture.py RUN/events.jsonl")
     try:
-        write_text(Path(__file__).with_name("live.svg"), draw(read_lines(Path(sys.argv[1]))))
+        events = Path(sys.argv[1])
+        reader = EventReader(events)
+        told = [reader.read(line) for line in read_bytes(events).split(b"\n")[:-1]]
+        write_text(Path(__file__).with_name("live.svg"), draw(told))
     except SpartaError as error:
         raise SystemExit(str(error)) from error
 

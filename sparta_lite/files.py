@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from sparta_lite.errors import SpartaError
+from sparta_lite.typed import RESTORE, parse, read_bytes, whole_lines
 
 
 @contextlib.contextmanager
@@ -95,12 +97,7 @@ def read_json(path: Path, keys: Collection[str] = ()) -> Any:
     Raises:
         SpartaError: the file is missing or is not JSON, or lacks one of ``keys``.
     """
-    try:
-        return _with_keys(json.loads(path.read_text(encoding="utf-8")), keys, str(path))
-    except FileNotFoundError as error:
-        raise SpartaError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SpartaError(f"{path}: not valid JSON ({error})") from error
+    return _with_keys(parse(read_bytes(path), str(path)), keys, str(path))
 
 
 def read_lines(path: Path, keys: Collection[str] = ()) -> list[Any]:
@@ -109,40 +106,39 @@ def read_lines(path: Path, keys: Collection[str] = ()) -> list[Any]:
     Raises:
         SpartaError: the file is missing, or a whole line is not JSON or lacks one of ``keys``.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise SpartaError(f"{path}: no such file") from error
-    rows = []
-    for number, text in enumerate(raw.split(b"\n")[:-1], start=1):
-        try:
-            rows.append(_with_keys(json.loads(text), keys, f"{path}, line {number}"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SpartaError(f"{path}, line {number}: not valid JSON ({error})") from error
-    return rows
+    return [
+        _with_keys(parse(text, where), keys, where) for text, where in whole_lines(read_bytes(path), path)
+    ]
 
 
 def _with_keys(value: Any, keys: Collection[str], where: str) -> Any:
     lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
     if lacking:
-        raise SpartaError(f"{where}: lacks {', '.join(lacking)}; the file was changed or is damaged")
+        raise SpartaError(f"{where}: lacks {', '.join(lacking)}; {RESTORE}")
     return value
 
 
 class Journal:
     """A file of JSON lines that only grows; a line counts once it is whole.
 
-    Opening it cuts off what a killed process left unfinished at its end, and refuses rows without ``keys``.
+    Opening it cuts off what a killed process left unfinished at its end.
     """
 
-    def __init__(self, path: Path, keys: Collection[str] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         with clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            data = path.read_bytes() if path.exists() else b""
-            self._file = path.open("ab", buffering=0)
-            self._file.truncate(data.rfind(b"\n") + 1)
-        self.rows: list[Any] = read_lines(path, keys)
+            self._file = path.open("a+b", buffering=0)
+            self._file.seek(0)
+            data = self._file.read()
+            self.size = data.rfind(b"\n") + 1
+            self._file.truncate(self.size)
+        self._sha = hashlib.sha256(data[: self.size])
+
+    @property
+    def sha256(self) -> str:
+        """Of all that stands in it."""
+        return self._sha.hexdigest()
 
     def append(self, rows: Iterable[Any], *, durable: bool = True) -> None:
         """Add ``rows``; with ``durable`` they stand on the disk when this returns.
@@ -150,31 +146,33 @@ class Journal:
         Raises:
             SpartaError: the disk is full or gone; what was whole before still is.
         """
-        rows = list(rows)
         data = "".join(map(line, rows)).encode()
         with uninterrupted(), clear_errors(self.path):
-            size = os.fstat(self._file.fileno()).st_size
             try:
-                while data:
-                    data = data[self._file.write(data) :]
+                left = data
+                while left:
+                    left = left[self._file.write(left) :]
                 if durable:
                     os.fsync(self._file.fileno())
             except OSError:
-                self._file.truncate(size)
+                self._file.truncate(self.size)
                 raise
-        self.rows += rows
+            self.size += len(data)
+            self._sha.update(data)
 
     def sync(self) -> None:
         """Wait until every row stands on the disk."""
         with clear_errors(self.path):
             os.fsync(self._file.fileno())
 
-    def rewrite(self, rows: list[Any]) -> None:
-        """Replace the whole content by ``rows``."""
-        self._file.close()
-        write_lines(self.path, rows)
-        self._file = self.path.open("ab", buffering=0)
-        self.rows = rows
+    def cut(self, size: int) -> None:
+        """Keep the first ``size`` bytes alone."""
+        with uninterrupted(), clear_errors(self.path):
+            self._file.truncate(size)
+            os.fsync(self._file.fileno())
+            self._file.seek(0)
+            self._sha = hashlib.sha256(self._file.read())
+            self.size = size
 
     def close(self) -> None:
         self._file.close()

@@ -50,7 +50,7 @@ def load_arms(config: Path | None, sets: Sequence[str], named: Mapping[str, Assi
     shared = load_config(config, sets)  # what is wrong here is no single arm's fault
     arms = []
     for name, settings in named.items():
-        if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
+        if not is_name(name):
             raise SpartaError(
                 f"arm {shown(name)}: cannot name a directory; use a few letters, digits, . _ - + = and ,"
             )
@@ -65,6 +65,11 @@ def load_arms(config: Path | None, sets: Sequence[str], named: Mapping[str, Assi
             raise SpartaError(f"arm {name}: {str(error).replace('--set ', '')}") from error
         arms.append(Arm(name, settings, own.model_copy(update={"seed": shared.seed})))
     return tuple(arms)
+
+
+def is_name(name: str) -> bool:
+    """Whether an arm can be called so: its directory is."""
+    return _NAME.fullmatch(name) is not None and len(name.encode()) <= _LONGEST_NAME
 
 
 @contextlib.contextmanager

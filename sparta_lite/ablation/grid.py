@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from sparta_lite.ablation.arms import Arm
+from pydantic import Field
+
+from sparta_lite.ablation.arms import Arm, is_name
 from sparta_lite.campaign.config import Config, load_config, show_config
 from sparta_lite.campaign.store import ABLATION, Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, write_json, write_text
+from sparta_lite.files import clear_errors, sync, uninterrupted, write_json, write_text
+from sparta_lite.typed import RESTORE, Form
 
 FORMAT = 1
 """Version of the directory's form, in ``ablation.json``."""
@@ -69,12 +74,51 @@ class Grid:
         return Run(arm.name, config, self.root / arm.name / f"seed-{seed}")
 
     def write(self) -> None:
-        """Put the arms and their settings on the disk; runs that stand there are not touched."""
+        """Put the arms and their settings on the disk; runs that stand there are not touched.
+
+        A new directory appears with all of it at once: there is none that a killed process could leave
+        without its record.
+        """
+        if self.root.is_dir() and any(self.root.iterdir()):
+            self._write(self.root)
+            return
+        partial = self.root.with_name(f".{self.root.name}.partial")
+        with clear_errors(self.root), uninterrupted():
+            shutil.rmtree(partial, ignore_errors=True)
+            self._write(partial)
+            partial.replace(self.root)
+            sync(self.root.parent)
+
+    def _write(self, root: Path) -> None:
         for arm in self.arms:
-            write_text(self.root / arm.name / "settings.yaml", show_config(arm.config))
+            write_text(root / arm.name / "settings.yaml", show_config(arm.config))
         arms = [{"name": arm.name, "settings": arm.settings} for arm in self.arms]
         record = {"format": FORMAT, "paired": self.paired, "seeds": self.seeds, "arms": arms}
-        write_json(self.root / ABLATION, record)
+        write_json(root / ABLATION, record)
+
+
+@dataclass(frozen=True)
+class _Version:
+    format: int
+
+
+@dataclass(frozen=True)
+class _ArmRecord:
+    name: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What ``ablation.json`` holds."""
+
+    paired: bool
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+    arms: Annotated[tuple[_ArmRecord, ...], Field(min_length=2)]
+
+
+_VERSION = Form(_Version)
+_RECORD = Form(_Record)
 
 
 def new_grid(root: Path, arms: Sequence[Arm], seeds: int, paired: bool) -> Grid:
@@ -102,17 +146,17 @@ def open_grid(root: Path) -> Grid:
     """
     if not (root / ABLATION).is_file():
         raise SpartaError(f"{root}: no ablation there (no {ABLATION}); leave --resume out to start one")
-    record = read_json(root / ABLATION, ("format",))
-    if record["format"] != FORMAT:
-        raise SpartaError(
-            f"{root / ABLATION}: not of this version's form, {FORMAT}; go on with its own version"
-        )
-    record = read_json(root / ABLATION, ("paired", "seeds", "arms"))
+    path = root / ABLATION
+    if _VERSION.file(path).format != FORMAT:
+        raise SpartaError(f"{path}: not of this version's form, {FORMAT}; go on with its own version")
+    record = _RECORD.file(path)
+    names = [arm.name for arm in record.arms]
+    if len(set(names)) < len(names) or not all(map(is_name, names)):
+        raise SpartaError(f"{path}: its arms have no names of their own; {RESTORE}")
     arms = [
-        Arm(arm["name"], tuple(arm["settings"]), load_config(root / arm["name"] / "settings.yaml"))
-        for arm in record["arms"]
+        Arm(arm.name, arm.settings, load_config(root / arm.name / "settings.yaml")) for arm in record.arms
     ]
-    return Grid(root, tuple(arms), record["seeds"], record["paired"])
+    return Grid(root, tuple(arms), record.seeds, record.paired)
 
 
 def extended(grid: Grid, arms: Sequence[Arm] | None, seeds: int | None, paired: bool) -> Grid:
@@ -144,7 +188,7 @@ def extended(grid: Grid, arms: Sequence[Arm] | None, seeds: int | None, paired: 
 def state(run: Run) -> str | None:
     """What ``run.json`` says of a run; None where it has not begun."""
     store = Store(run.path)
-    return str(store.read_run()["status"]) if store.run.is_file() else None
+    return store.read_run().status if store.run.is_file() else None
 
 
 def is_finished(run: Run) -> bool:

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sparta_lite.campaign.records import who_learns
-from sparta_lite.campaign.store import METRICS_KEYS, Store
-from sparta_lite.files import read_lines
-from sparta_lite.outcome.finished import evaluations
+from sparta_lite.campaign.events import Event, PhaseFinished, PhaseProgress, RunStarted, Warned, read_events
+from sparta_lite.campaign.metrics import Budget, Evaluation, Metric, evaluations, of_kind, who_learns
+from sparta_lite.campaign.reading import read_metrics
+from sparta_lite.campaign.store import Store
+from sparta_lite.errors import SpartaError
+from sparta_lite.typed import RESTORE
 
 
-def curves(path: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class RunRows:
+    """What a finished run has left, as far as an ablation looks at it."""
+
+    events: Sequence[Event]
+    metrics: Sequence[Metric]
+    evaluations: Sequence[Evaluation]
+    """In the order of iterations, one at least."""
+    hostile: Sequence[str]
+
+    @property
+    def members(self) -> list[str]:
+        """The adapters that the run's accuracy is that of: those that learned, hostile ones left out."""
+        return [name for name in who_learns(self.metrics) or () if name not in self.hostile]
+
+
+def read_rows(path: Path) -> RunRows:
+    """Read the finished run in ``path``.
+
+    Raises:
+        SpartaError: a file is damaged.
+    """
+    store = Store(path)
+    events = read_events(store.content(store.events), store.events)
+    start = next((event for event in events if isinstance(event, RunStarted)), None)
+    if start is None:
+        raise SpartaError(f"{store.events}: does not say that the run began; {RESTORE}")
+    metrics = read_metrics(store, start.tribe, start.iterations)
+    measured = tuple(evaluations(metrics).values())
+    if not measured:
+        raise SpartaError(f"{store.metrics}: holds no evaluation, though the run is finished; {RESTORE}")
+    return RunRows(events, metrics, measured, store.read_run().hostile)
+
+
+def curves(run: RunRows) -> list[dict[str, Any]]:
     """Per task what was measured iteration by iteration.
 
     ::
@@ -20,49 +58,41 @@ def curves(path: Path) -> list[dict[str, Any]]:
         task, judged, items
         iterations   after how many iterations, 0 first
         adapters     name -> accuracy at each, or the mean score from 1 to 10 where ``judged``
-        mean, best, worst    at each, of the adapters that the run is judged by (``judged_by``)
+        mean, best, worst    at each, of the adapters that the run is judged by (``RunRows.members``)
         best_init    the best adapter at 0 that is not hostile
         base         the bare base
 
     None stands where no judgment was valid; a mean of what is not known is not known.
     """
-    store = Store(path)
-    rows = list(evaluations(store).values())
-    members, spoilers = judged_by(path), store.read_run()["hostile"]
     found = []
-    for place, first in enumerate(rows[0]["tasks"]):
-        points = [row["tasks"][place] for row in rows]
-        values = [[point["accuracy"][name] for name in members] for point in points]
-        known = [None if None in each else each for each in values]
-        initial = [value for name, value in points[0]["accuracy"].items() if name not in spoilers]
+    for place, first in enumerate(run.evaluations[0].tasks):
+        points = [row.tasks[place] for row in run.evaluations]
+        known = [_all_known([point.accuracy[name] for name in run.members]) for point in points]
+        initial = _all_known([value for name, value in first.accuracy.items() if name not in run.hostile])
         found.append(
             {
-                "task": first["task"],
-                "judged": first["judged"],
-                "items": first["items"],
-                "iterations": [row["iteration"] for row in rows],
-                "adapters": {
-                    name: [point["accuracy"][name] for point in points] for name in first["accuracy"]
-                },
+                "task": first.task,
+                "judged": first.judged,
+                "items": first.items,
+                "iterations": [row.iteration for row in run.evaluations],
+                "adapters": {name: [point.accuracy[name] for point in points] for name in first.accuracy},
                 "mean": [each and fmean(each) for each in known],
                 "best": [each and max(each) for each in known],
                 "worst": [each and min(each) for each in known],
-                "best_init": None if None in initial else max(initial),
-                "base": first["base"],
+                "best_init": initial and max(initial),
+                "base": first.base,
             }
         )
     return found
 
 
-def judged_by(path: Path) -> list[str]:
-    """The adapters that a run's accuracy is that of: those that learned, hostile ones left out."""
-    store = Store(path)
-    spoilers = store.read_run()["hostile"]
-    learned = who_learns(read_lines(store.metrics, METRICS_KEYS)) or ()
-    return [name for name in learned if name not in spoilers]
+def _all_known(values: Sequence[float | None]) -> list[float] | None:
+    """The values; None where one is not known, or there are none."""
+    known = [value for value in values if value is not None]
+    return known if known and len(known) == len(values) else None
 
 
-def cost(path: Path) -> dict[str, Any]:
+def cost(run: RunRows) -> dict[str, Any]:
     """What a run took.
 
     ::
@@ -73,31 +103,27 @@ def cost(path: Path) -> dict[str, Any]:
         references    reference answers that it was shown, as SPIN is
         updates   optimizer steps at a learning rate above 0, of every adapter that learns
     """
-    store = Store(path)
     spent: dict[tuple[int, int, str], float] = {}
     process = 0
-    for row in read_lines(store.events):
-        if row["event"] == "RunStarted":
+    for event in run.events:
+        if isinstance(event, RunStarted):
             process += 1
-        elif row["event"] in ("PhaseProgress", "PhaseFinished"):
-            part = (process, row["iteration"], row["phase"])
-            spent[part] = max(spent.get(part, 0.0), row["seconds"])
+        elif isinstance(event, PhaseProgress | PhaseFinished):
+            part = (process, event.iteration, event.phase)
+            spent[part] = max(spent.get(part, 0.0), event.seconds)
     phases: dict[str, float] = {}
     for (_, _, phase), seconds in spent.items():
         phases[phase] = phases.get(phase, 0.0) + seconds
-    budgets = {
-        row["iteration"]: row for row in read_lines(store.metrics, METRICS_KEYS) if row["kind"] == "budget"
-    }
+    budgets = {row.iteration: row for row in of_kind(run.metrics, Budget)}
     return {
         "seconds": sum(seconds for phase, seconds in phases.items() if phase != "evaluate"),
         "phases": phases,
-        "answers": sum(row["generated"] for row in budgets.values()),
-        "references": sum(row["reference_answers"] for row in budgets.values()),
-        "updates": sum(row["optimizer_steps"] for row in budgets.values()),
+        "answers": sum(row.generated for row in budgets.values()),
+        "references": sum(row.reference_answers for row in budgets.values()),
+        "updates": sum(row.optimizer_steps for row in budgets.values()),
     }
 
 
-def warnings(path: Path) -> list[str]:
+def warnings(run: RunRows) -> list[str]:
     """What a run warned of, each text once, in order."""
-    told = [row["message"] for row in read_lines(Store(path).events) if row["event"] == "Warned"]
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(event.message for event in run.events if isinstance(event, Warned)))

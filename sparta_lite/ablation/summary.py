@@ -11,14 +11,12 @@ from statistics import fmean
 from typing import Any
 
 from sparta_lite.ablation.grid import Grid
-from sparta_lite.ablation.measured import cost, curves, warnings
+from sparta_lite.ablation.measured import RunRows, cost, curves, read_rows, warnings
+from sparta_lite.ablation.recorded import FORMAT
 from sparta_lite.ablation.statistics import Difference, deviation, paired, unpaired
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_text
-
-FORMAT = 2
-"""Version of the form of ``summary.json`` and ``table.json``."""
 
 COLUMNS = (
     *("task", "arm", "kind", "runs", "mean", "sd", "difference", "low", "high"),
@@ -56,7 +54,7 @@ def summarize(grid: Grid) -> dict[str, Any]:
     ``alike`` different ones, ``runs`` how many runs of an arm gave any of them.
 
     Raises:
-        SpartaError: the arms were measured by different tasks.
+        SpartaError: the arms were measured by different tasks, or a run's files are damaged.
     """
     arms = [
         {"name": arm.name, "settings": list(arm.settings), "runs": _runs(grid, place)}
@@ -100,16 +98,17 @@ def write_results(root: Path, summary: Mapping[str, Any]) -> None:
 
 def _runs(grid: Grid, place: int) -> list[dict[str, Any]]:
     runs = [grid.run(place, number) for number in range(grid.seeds)]
-    return [
-        {
-            "run": run.path.relative_to(grid.root).as_posix(),
-            "seed": run.config.seed,
-            **cost(run.path),
-            "warnings": warnings(run.path),
-            "tasks": curves(run.path),
-        }
-        for run in runs
-    ]
+    return [_run(run.path.relative_to(grid.root), run.config.seed, read_rows(run.path)) for run in runs]
+
+
+def _run(place: Path, seed: int, rows: RunRows) -> dict[str, Any]:
+    return {
+        "run": place.as_posix(),
+        "seed": seed,
+        **cost(rows),
+        "warnings": warnings(rows),
+        "tasks": curves(rows),
+    }
 
 
 def _warnings(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

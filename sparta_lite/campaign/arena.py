@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from sparta_lite.campaign.events import Listener, Phase, PhaseFinished, PhaseProgress, PhaseStarted, Warned
+from sparta_lite.campaign.journals import Records
+from sparta_lite.campaign.metrics import Metric
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
 from sparta_lite.data.task import Task
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat, Question, ScoreTokens
-from sparta_lite.files import Journal
 from sparta_lite.kernels.choice import failure as kernels_failure
 from sparta_lite.training.choice import Trainer
 
@@ -40,7 +41,7 @@ class Arena:
     instructions: Sequence[str]
     tasks: Sequence[Task]
     """What is measured; empty when nothing is."""
-    metrics: Journal
+    metrics: Records[Metric]
     references: Mapping[str, str] = field(default_factory=dict)
     """Instruction -> reference answer, where the run's algorithm learns from them; else empty."""
 
@@ -69,7 +70,7 @@ class Arena:
         failed = kernels_failure()
         if failed is not None:
             self.listener(Warned(f"kernels: {failed}; torch computes in its place, more slowly"))
-            choices = self.store.read_run()["choices"]
+            choices = self.store.read_run().choices
             self.store.update_run(choices={**choices, "kernels": f"torch ({failed})"})
 
     @contextmanager

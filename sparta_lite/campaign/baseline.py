@@ -19,13 +19,13 @@ SPPO the tribe votes in place of an outside preference model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.curriculum import choose_instructions
 from sparta_lite.campaign.hostility import hostile
-from sparta_lite.campaign.merit import merit
+from sparta_lite.campaign.metrics import Budget, evaluations, merit
 from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.campaign.settings import Config
 from sparta_lite.combat import (
@@ -70,11 +70,9 @@ def _learner(arena: Arena) -> str:
     """The adapter that is named, or the first of the best ones before the first iteration."""
     if arena.config.baseline.adapter is not None:
         return arena.config.baseline.adapter
-    measured = next(
-        row for row in arena.metrics.rows if row["kind"] == "evaluation" and row["iteration"] == 0
-    )
+    measured = evaluations(arena.metrics.rows)[0]
     spoilers = hostile(arena.config, arena.tribe)
-    merits = {name: merit(measured["tasks"], name) for name in arena.tribe if name not in spoilers}
+    merits = {name: merit(measured.tasks, name) for name in arena.tribe if name not in spoilers}
     known = {name: value for name, value in merits.items() if value is not None}
     if not known:
         raise SpartaError("baseline.adapter: no adapter could be measured, so that none is best; name one")
@@ -157,11 +155,12 @@ def win_rates(judgments: Sequence[Judgment], pairs: Sequence[Preference]) -> lis
 
 def budget(
     config: Config,
+    iteration: int,
     names: Sequence[str],
     fought: Sequence[FoughtDuel],
     judgments: Sequence[Judgment],
     steps: int,
-) -> Mapping[str, object]:
+) -> Budget:
     """What an iteration took, to compare algorithms by.
 
     ::
@@ -173,10 +172,11 @@ def budget(
         optimizer_steps    of every learner, at a learning rate above 0: ``steps``
     """
     answers = len(answered_sides(config)) * len(fought)
-    return {
-        "learners": list(names),
-        "generated": answers,
-        "reference_answers": 2 * len(fought) - answers,
-        "judgments": 2 * len(judgments),
-        "optimizer_steps": steps,
-    }
+    return Budget(
+        iteration=iteration,
+        learners=tuple(names),
+        generated=answers,
+        reference_answers=2 * len(fought) - answers,
+        judgments=2 * len(judgments),
+        optimizer_steps=steps,
+    )

@@ -7,16 +7,14 @@ from that, the seed and the iteration alone, so a resumed run draws the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sparta_lite.campaign.arena import Arena
+from sparta_lite.campaign.reading import read_reputation
 from sparta_lite.combat import Settlement
 from sparta_lite.combat.curriculum import arms, draw_arms, learned, probabilities, progress, reward
 from sparta_lite.data.instructions import draw
 from sparta_lite.errors import SpartaError
-
-LOG_WEIGHTS = "instruction_log_weights"
-"""The bandit's place in ``reputation.json``: the log weight of every arm, after the iteration."""
+from sparta_lite.typed import RESTORE
 
 
 def choose_instructions(arena: Arena, iteration: int) -> list[int]:
@@ -29,11 +27,11 @@ def choose_instructions(arena: Arena, iteration: int) -> list[int]:
     return [instruction for _, instruction in _drawn(arena, iteration, groups, before)]
 
 
-def learn_instructions(arena: Arena, iteration: int, settlement: Settlement) -> dict[str, Any]:
-    """What the iteration's verdicts taught the bandit, for ``reputation.json``; empty without a bandit."""
+def learn_instructions(arena: Arena, iteration: int, settlement: Settlement) -> tuple[float, ...] | None:
+    """The log weights of all arms as the iteration's verdicts made them; None without a bandit."""
     settings = arena.config.instructions.settings()
     if settings.kind == "uniform":
-        return {}
+        return None
     groups = _arms(arena)
     before = _log_weights(arena, iteration, len(groups))
     drawn = _drawn(arena, iteration, groups, before)
@@ -43,7 +41,7 @@ def learn_instructions(arena: Arena, iteration: int, settlement: Settlement) -> 
         for (arm, _), verdict in zip(drawn, settlement.verdicts, strict=True)
         if verdict is not None
     ]
-    return {LOG_WEIGHTS: list(learned(before, probabilities(before, settings.gamma), rewards))}
+    return learned(before, probabilities(before, settings.gamma), rewards)
 
 
 def _arms(arena: Arena) -> Sequence[Sequence[int]]:
@@ -63,10 +61,10 @@ def _log_weights(arena: Arena, iteration: int, size: int) -> list[float]:
     """What the bandit knew when the iteration began; it starts with all arms alike."""
     if iteration == 0:
         return [0.0] * size
-    weights = arena.store.read_reputation(iteration - 1).get(LOG_WEIGHTS, ())
+    weights = read_reputation(arena.store, iteration - 1).instruction_log_weights or ()
     if len(weights) != size:
         raise SpartaError(
-            f"{arena.store.reputation(iteration - 1)}: {LOG_WEIGHTS} holds {len(weights)} numbers for {size} "
-            "arms; the file was changed or is damaged: restore it"
+            f"{arena.store.reputation(iteration - 1)}: instruction_log_weights holds {len(weights)} numbers "
+            f"for {size} arms; {RESTORE}"
         )
     return list(weights)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from sparta_lite.campaign.arena import Arena, Meter, judge_limit
 from sparta_lite.campaign.baseline import answered_sides, panel, reference_answer
 from sparta_lite.campaign.curriculum import choose_instructions
 from sparta_lite.campaign.events import Warned
 from sparta_lite.campaign.hostility import spoiled_answer, spoiled_score
-from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment
+from sparta_lite.campaign.journals import Records
+from sparta_lite.campaign.reading import require_tokens
+from sparta_lite.campaign.records import DUELS, JUDGMENTS, FoughtDuel, Judgment
 from sparta_lite.combat import Duel, Standing, progress, schedule
 from sparta_lite.engine.chat import JudgePrompt
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.score import Score, Span, expected_scores, sampled_scores
-from sparta_lite.files import Journal
+from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import key
+from sparta_lite.typed import RESTORE
 
 _Item = TypeVar("_Item")
 
@@ -51,7 +55,14 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
     settings = arena.config.generation
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     sides = answered_sides(arena.config)
-    journal = Journal(arena.store.duels(iteration), DUEL_KEYS)
+    journal = Records(
+        arena.store,
+        arena.store.duels(iteration),
+        lambda text, where: FoughtDuel.from_row(DUELS.of(text, where)),
+        FoughtDuel.to_row,
+    )
+    _require_scheduled(arena.store.duels(iteration), journal.rows, duels)
+    require_tokens(journal.rows, arena.base.decoder.head.shape[0], str(arena.store.duels(iteration)))
     done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
     questions = {instruction: arena.question(instruction) for _, instruction in duels}
     with arena.phase(iteration, "generate", len(sides) * len(duels), len(sides) * done) as meter:
@@ -91,7 +102,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                     for side in (0, 1)
                 )
                 fought.append(FoughtDuel(duel, instruction, (first, second)))
-            journal.append(each.to_row() for each in fought)
+            journal.add(fought)
     journal.close()
     if cut := sum(questions[instruction].cut > 0 for _, instruction in duels):
         arena.listener(
@@ -100,7 +111,7 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
                 "generation.max_prompt_tokens sets the limit"
             )
         )
-    return [FoughtDuel.from_row(row) for row in journal.rows]
+    return journal.rows
 
 
 def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Judgment]:
@@ -109,13 +120,17 @@ def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Ju
     A hostile judge's scores are spoiled as they come back.
     """
     size = len(panel(arena, fought[0].duel))
-    journal = Journal(arena.store.judgments(iteration), JUDGMENT_KEYS)
+    path = arena.store.judgments(iteration)
+    journal = Records(arena.store, path, JUDGMENTS.of, Judgment.to_row)
+    _require_asked(
+        path, journal.rows, [(each.duel.index, name) for each in fought for name in panel(arena, each.duel)]
+    )
     done = _whole_parts(journal, len(fought), size, arena.config.checkpoint)
     with arena.phase(iteration, "judge", 2 * size * len(fought), 2 * size * done) as meter:
         for part in _parts(fought[done:], arena.config.checkpoint):
-            journal.append(judgment.to_row() for judgment in _judge_part(arena, iteration, part, meter))
+            journal.add(_judge_part(arena, iteration, part, meter))
     journal.close()
-    return [Judgment.from_row(row) for row in journal.rows]
+    return journal.rows
 
 
 def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter: Meter) -> list[Judgment]:
@@ -209,12 +224,34 @@ def _parts(duels: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     return (duels[start : start + size] for start in range(0, len(duels), size))
 
 
-def _whole_parts(journal: Journal, total: int, rows_per_duel: int, size: int) -> int:
+def _whole_parts(journal: Records[Any], total: int, rows_per_duel: int, size: int) -> int:
     """How many duels a journal holds in whole parts; what a killed process left beyond them is dropped."""
     if rows_per_duel == 0:
         return total
     duels = len(journal.rows) // rows_per_duel
     done = duels if duels >= total else duels // size * size
     if len(journal.rows) > done * rows_per_duel:
-        journal.rewrite(journal.rows[: done * rows_per_duel])
+        journal.cut(done * rows_per_duel)
     return done
+
+
+def _require_scheduled(path: Path, fought: Sequence[FoughtDuel], duels: Sequence[tuple[Duel, str]]) -> None:
+    """Refuse records of other duels than those that follow from the run's seed."""
+    _require_at_most(path, fought, len(duels))
+    for number, (each, scheduled) in enumerate(zip(fought, duels, strict=False), start=1):
+        if (each.duel, each.instruction) != scheduled:
+            raise SpartaError(f"{path}, line {number}: is not the duel that the run's seed draws; {RESTORE}")
+
+
+def _require_asked(path: Path, judgments: Sequence[Judgment], asked: Sequence[tuple[int, str]]) -> None:
+    """Refuse judgments of others than those who judge, or in another order."""
+    _require_at_most(path, judgments, len(asked))
+    for number, (each, wanted) in enumerate(zip(judgments, asked, strict=False), start=1):
+        if (each.duel, each.judge) != wanted:
+            duel, judge = wanted
+            raise SpartaError(f"{path}, line {number}: is not {judge}'s judgment of duel {duel}; {RESTORE}")
+
+
+def _require_at_most(path: Path, rows: Sequence[object], count: int) -> None:
+    if len(rows) > count:
+        raise SpartaError(f"{path}: has {len(rows)} lines where {count} belong; {RESTORE}")

@@ -93,10 +93,11 @@ def _load(plan: ForgePlan) -> tuple[Base, Wrap]:
 def _require_place(plan: ForgePlan, out: Path) -> None:
     record = out / _RECORD
     if not record.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        # A process that was killed at once has left at most a file that was not put in place.
+        if out.exists() and (not out.is_dir() or any(each.suffix != ".partial" for each in out.iterdir())):
             raise SpartaError(f"{out}: exists already; give --out a directory that does not")
         return
-    before: dict[str, Any] = read_json(record)
+    before: dict[str, Any] = read_json(record, ("base", "data"))
     now = asdict(plan)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed and any(out.glob(f"*/{CONFIG_FILE}")):

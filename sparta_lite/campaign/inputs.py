@@ -11,7 +11,7 @@ from sparta_lite.campaign.baseline import require_learner
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_sizes
-from sparta_lite.campaign.provenance import digest, hashes
+from sparta_lite.campaign.provenance import digest, digest_of_value, hashes
 from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.sources import base_source
@@ -63,7 +63,7 @@ def load_inputs(
     _require_room(config, resident.base, resident.chat)
     references = _references(config, instructions) if config.algorithm == "spin" else {}
     others: dict[str, object] = {
-        "config.yaml": without_sizes(config).model_dump(exclude_defaults=True),
+        "config.yaml": _settings(config),
         "instructions": instructions.texts,
         "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
     }
@@ -72,6 +72,15 @@ def load_inputs(
     hasher = kept.digest if kept else digest
     digests = hashes(local(base_source(config.base)), places, others, hasher)
     return Inputs(resident, instructions, tasks, references, digests)
+
+
+def settings_digest(config: Config) -> str:
+    """That of ``Inputs.hashes`` of the settings alone."""
+    return digest_of_value(_settings(config))
+
+
+def _settings(config: Config) -> dict[str, object]:
+    return without_sizes(config).model_dump(exclude_defaults=True)
 
 
 def look_up(config: Config) -> tuple[Places, Instructions, tuple[Task, ...]]:

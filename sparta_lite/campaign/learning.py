@@ -6,24 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.baseline import budget, learners, win_rates
 from sparta_lite.campaign.events import TrainingStep, Warned
+from sparta_lite.campaign.metrics import Evaluation, Metric, Trained, Update
 from sparta_lite.campaign.records import FoughtDuel, Judgment
+from sparta_lite.campaign.training_state import read_training, write_training
 from sparta_lite.combat import Preference
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.peft_io import write_adapter
-from sparta_lite.files import write_bytes, write_whole
 from sparta_lite.training.dpo import train
 from sparta_lite.training.optim import cosine
 from sparta_lite.training.packing import TokenizedPair
-from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep, read_state
+from sparta_lite.training.phase import DpoResult, DpoSettings, DpoState, DpoStep
 from sparta_lite.training.unsloth import wrap_with_unsloth
 from sparta_lite.training.view import wrap_with_peft
 
@@ -44,8 +43,7 @@ def learn(
         **config.training.model_dump(exclude={"save_every", "trainer", "reuse_logprobs"}),
         loss="sppo" if config.algorithm == "sppo" else "dpo",
     )
-    path = store.training(iteration)
-    resume = read_state(load_file(path)) if path.is_file() else None
+    resume = _recorded_state(arena, iteration)
     at_once = min(settings.adapters_at_once or len(pupils), bank.limit)
     if arena.trainer != "tribe":
         at_once = 1
@@ -69,7 +67,7 @@ def learn(
 
         def on_step(step: DpoStep) -> None:
             steps.append(step)
-            arena.metrics.append([_training_row(iteration, step)], durable=False)
+            arena.metrics.add([Update(iteration, **vars(step))], durable=False)
             group = bank.slot(step.adapter) // at_once
             if bank.slot(step.adapter) == min((group + 1) * at_once, len(pupils)) - 1:
                 names = [each.adapter for each in steps]
@@ -87,8 +85,7 @@ def learn(
 
         def keep(state: DpoState) -> None:
             arena.metrics.sync()
-            data = save(state.tensors())
-            write_whole(path, lambda temporary: write_bytes(temporary, data))
+            write_training(store.training(iteration), state)
 
         try:
             result = _trainer(arena)(
@@ -107,21 +104,16 @@ def learn(
         finally:
             if bank is not arena.bank:
                 arena.bank.take_back(first, bank)
-        arena.metrics.append(
+        arena.metrics.add(
             [
-                {
-                    "kind": "trained",
-                    "iteration": iteration,
-                    "pairs": len(pairs),
-                    "moved": result.moved,
-                    "cut_prompts": result.truncated.prompts,
-                    "cut_completions": result.truncated.completions,
-                },
-                {
-                    "kind": "budget",
-                    "iteration": iteration,
-                    **budget(config, pupils, fought, judgments, moving),
-                },
+                Trained(
+                    iteration=iteration,
+                    pairs=len(pairs),
+                    moved=result.moved,
+                    cut_prompts=result.truncated.prompts,
+                    cut_completions=result.truncated.completions,
+                ),
+                budget(config, iteration, pupils, fought, judgments, moving),
             ]
         )
 
@@ -130,6 +122,19 @@ def learn(
                 write_adapter(directory / name, arena.bank, name, arena.adapter_configs[name])
 
         store.write_adapters(iteration, write)
+
+
+def _recorded_state(arena: Arena, iteration: int) -> DpoState | None:
+    """Where a stopped training goes on; None: at its beginning."""
+    path = arena.store.training(iteration)
+    if not path.is_file():
+        return None
+    state = read_training(path)
+    if state is None:
+        arena.listener(
+            Warned(f"{path} is of an earlier version, without a digest: the iteration's training begins anew")
+        )
+    return state
 
 
 def _trainer(arena: Arena) -> Callable[..., DpoResult]:
@@ -182,20 +187,19 @@ def _known(
     return known[[arena.bank.slot(adapter.name) for adapter in bank.adapters]]
 
 
-def _training_row(iteration: int, step: DpoStep) -> dict[str, Any]:
-    return {"kind": "training", "iteration": iteration, **vars(step)}
-
-
 def _forget_updates(arena: Arena, iteration: int, bank: Bank, at_once: int, done: int) -> None:
     """Drop what the metrics say of updates that a resumed training will make again."""
 
-    def repeated(row: dict[str, Any]) -> bool:
-        if row["iteration"] != iteration or row["kind"] not in ("training", "trained", "budget"):
+    def repeated(row: Metric) -> bool:
+        if row.iteration != iteration or isinstance(row, Evaluation):
             return False
-        if row["kind"] != "training":
+        if not isinstance(row, Update):
             return True
-        return bool(bank.slot(row["adapter"]) // at_once * row["steps"] + row["step"] >= done)
+        return bank.slot(row.adapter) // at_once * row.steps + row.step >= done
 
-    kept = [row for row in arena.metrics.rows if not repeated(row)]
-    if len(kept) < len(arena.metrics.rows):
-        arena.metrics.rewrite(kept)
+    rows = arena.metrics.rows
+    first = next((number for number, row in enumerate(rows) if repeated(row)), len(rows))
+    kept = [row for row in rows[first:] if not repeated(row)]
+    arena.metrics.cut(first)
+    if kept:
+        arena.metrics.add(kept)

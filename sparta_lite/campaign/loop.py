@@ -19,6 +19,7 @@ from sparta_lite.campaign.events import (
     Event,
     LearnsAlone,
     Listener,
+    PhaseFinished,
     PhaseStarted,
     RunFinished,
     RunStarted,
@@ -28,23 +29,28 @@ from sparta_lite.campaign.events import (
 )
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.inputs import load_inputs
+from sparta_lite.campaign.journals import Log, open_metrics
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.learning import learn
 from sparta_lite.campaign.measuring import evaluate, is_measured
 from sparta_lite.campaign.plan_text import announcement, brief
 from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import begun, versions
+from sparta_lite.campaign.reading import read_reputation
 from sparta_lite.campaign.resident import choose
+from sparta_lite.campaign.resuming import require_sound
+from sparta_lite.campaign.run_record import FORMAT, UNCHECKED, RunRecord, digest_of
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
-from sparta_lite.campaign.store import FORMAT, METRICS_KEYS, Store
+from sparta_lite.campaign.store import Store
+from sparta_lite.campaign.tribe import tribe_names
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
 from sparta_lite.engine import nf4
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.engine.template import now as today
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import Journal, write_text
+from sparta_lite.files import write_text
 
 
 def run(config: Config, out: Path, resume: bool, listener: Listener) -> None:
@@ -73,7 +79,8 @@ def run_on(kept: Kept | None, config: Config, out: Path, resume: bool, listener:
     with store.locked():
         _require_place(store, resume)  # another run may have come and gone since
         try:
-            _campaign(config, store, resume, listener, kept)
+            with contextlib.nullcontext() if resume else store.announced(show_config(config)):
+                _campaign(config, store, resume, listener, kept)
         except BaseException as end:
             # What ended the run is what the user must hear of, also when the disk cannot take it down.
             with contextlib.suppress(SpartaError):
@@ -82,7 +89,7 @@ def run_on(kept: Kept | None, config: Config, out: Path, resume: bool, listener:
 
 
 def _require_place(store: Store, resume: bool) -> None:
-    if resume and not store.run.is_file():
+    if resume and not store.run.is_file() and (not store.config.is_file() or store.holds_foreign_files()):
         raise SpartaError(f"{store.root}: no run to resume there; leave --resume out to start one")
     if not resume and store.run.is_file():
         raise SpartaError(
@@ -103,24 +110,21 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
                 f"{store.root}: was started with other settings; resume without a config file and --set"
             )
         config = recorded
-    record = store.read_run() if resume else {}
+    # A run that was killed before it began has left its settings alone: it begins now.
+    record = store.read_run() if store.run.is_file() else None
+    if record is not None:
+        require_sound(store, config, tribe_names(config))
     # A chat template may print the date: a run keeps the one that it began with.
-    date = (
-        begun(record.get("date"), record.get("started"), store.run)
-        if resume
-        else kept.date
-        if kept
-        else today()
-    )
+    date = begun(record.date, record.started, store.run) if record else kept.date if kept else today()
     # Sums depend on the number of threads: a run keeps the one that it began with.
-    torch.set_num_threads(config.threads or record.get("threads") or torch.get_num_threads())
+    torch.set_num_threads(config.threads or (record.threads if record else torch.get_num_threads()))
     choices = choose(config)
     asked, plan, plans = config, None, []
-    if not (resume and is_planned(config)):
+    if record is None or not is_planned(config):
         plan, config = planned(config, choices, kept.held if kept else 0)
         plans.append(replace(announcement(plan, config), brief=brief(plan, store.config)))
         listener(plans[-1])
-    nf4.recall(record.get("choices", {}).get("nf4", ""))
+    nf4.recall(record.choices.get("nf4", "") if record else "")
     inputs = load_inputs(config, choices, kept, date)
     resident = inputs.resident
     if plan is not None and choices.device.type == "cuda":
@@ -139,13 +143,14 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         "choices": chosen,
     }
 
-    changed = [name for name, value in record.get("hashes", {}).items() if inputs.hashes.get(name) != value]
-    if changed:
-        raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
-    if resume:
+    if record is not None:
+        changed = [name for name, value in record.hashes.items() if inputs.hashes.get(name) != value]
+        if changed:
+            raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
         store.update_run(status="running", error=None)
     else:
-        write_text(store.config, show_config(config))
+        settings = show_config(config)
+        write_text(store.config, settings)
         store.update_run(
             format=FORMAT,
             status="running",
@@ -156,9 +161,10 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             hashes=dict(inputs.hashes),
             date=date.isoformat(),
             started=started,
+            files={store.config.name: vars(digest_of(settings.encode()))},
         )
-    log = Journal(store.events)
-    ended = record.get("finished") if record.get("status") == "finished" else None
+    log = Log(store, store.events)
+    ended = record.finished if record is not None and record.status == "finished" else None
     held: list[dict[str, Any]] = [to_row(each, time.time()) for each in plans]
 
     def tell(event: Event) -> None:
@@ -169,6 +175,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         if ended is None:  # else the run was over, and looking at it again leaves no trace
             log.append(held, durable=False)
             held.clear()
+            if isinstance(event, PhaseFinished) and event.phase == "train":
+                log.sync()
         listener(event)
 
     arena = Arena(
@@ -182,7 +190,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         trainer=choices.trainer,
         instructions=inputs.instructions.texts,
         tasks=inputs.held_out,
-        metrics=Journal(store.metrics, METRICS_KEYS),
+        metrics=open_metrics(store),
         references=inputs.references,
     )
     tell(
@@ -194,7 +202,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             iterations=config.iterations,
             duels=config.duels,
             seed=config.seed,
-            resumed=resume,
+            resumed=record is not None,
             choices=chosen,
             algorithm=config.algorithm,
             hostile=spoilers,
@@ -208,8 +216,11 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     for notice in (notice for task in inputs.held_out for notice in task.notices):
         tell(Warned(notice))
     arena.look_at_kernels()
-    for name, (is_now, was) in _changes(now, record).items():
-        tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))
+    if record is not None:
+        for name, (is_now, was) in _changes(now, record).items():
+            tell(Warned(f"{name} is {is_now}, at the run's start it was {was}: results may differ"))
+        if record.sha256 is None:
+            tell(Warned(f"{store.root}: {UNCHECKED}"))
     _iterations(arena, standing)
     seconds = time.time() - started
     tell(RunFinished(seconds))
@@ -217,12 +228,10 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     store.update_run(status="finished", finished=ended or time.time())
 
 
-def _changes(now: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[str, str | None]]:
+def _changes(now: Mapping[str, Any], record: RunRecord) -> dict[str, tuple[str, str | None]]:
     """Device and versions that are not those that a run began with: (now, then)."""
-    if not record:
-        return {}
     here = {"device": now["device"], **now["choices"], **now["versions"]}
-    there = {"device": record["device"], **record.get("choices", {}), **record["versions"]}
+    there = {"device": record.device, **record.choices, **record.versions}
     return {name: (value, there.get(name)) for name, value in here.items() if there.get(name) != value}
 
 
@@ -256,13 +265,14 @@ def _iterations(arena: Arena, standing: Standing) -> None:
 
 def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:
     """Where an iteration that is already done left the tribe; its adapters too where they are needed."""
-    record = arena.store.read_reputation(iteration)
-    standing = Standing.from_json(record["after"])
-    tribe = standings(standing, record["tally"], record["judge_weights"])
+    record = read_reputation(arena.store, iteration)
+    standing = record.after
+    tribe = standings(standing, record.tally, record.judge_weights)
     arena.listener(StandingsChanged(iteration, tribe))
     if restore:
-        directory = arena.store.adapters(iteration)
-        files: list[AdapterFile] = [read_adapter(name, directory / name) for name in arena.tribe]
+        files: list[AdapterFile] = [
+            read_adapter(name, arena.store.require_adapter(iteration, name)) for name in arena.tribe
+        ]
         saved = load_bank(arena.base.decoder, files, resident=arena.bank.limit)
         arena.bank.restore(dict(saved.tensors()))
     return standing

@@ -55,6 +55,11 @@ def digest(directory: Path) -> str:
     return sha.hexdigest()
 
 
+def digest_of_value(value: object) -> str:
+    """SHA-256 of ``value`` as JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def hashes(
     base: Path,
     adapters: Mapping[str, Path | None],
@@ -63,7 +68,7 @@ def hashes(
 ) -> dict[str, str]:
     """SHA-256 of the files of the base and of every adapter that has some, and of ``others`` as JSON."""
     return {
-        **{name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in others.items()},
+        **{name: digest_of_value(value) for name, value in others.items()},
         "base": digest(base),
         **{f"adapter {name}": digest(path) for name, path in adapters.items() if path},
     }

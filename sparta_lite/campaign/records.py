@@ -1,21 +1,33 @@
-"""What an iteration leaves behind, as JSON lines that read back as the same objects."""
+"""What an iteration's duels leave behind, as JSON lines that read back as the same objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from sparta_lite.combat import Bout, Duel, Votes
+from sparta_lite.combat.traces import ROUNDING
 from sparta_lite.engine.response import Failure, Response
+from sparta_lite.typed import Count, Form, Number
 
-DUEL_KEYS = ("duel", "instruction", "text", "fighters", "responses")
-JUDGMENT_KEYS = ("duel", "judge", "scores", "failures", "mass", "cut", "logprobs")
+Score = Annotated[float, Field(ge=1 - ROUNDING, le=10 + ROUNDING)]
+Share = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
 
 
-def who_learns(metrics: Iterable[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """The adapters that learn, by the rows of ``metrics.jsonl``; None before a run's first training."""
-    return next((tuple(row["learners"]) for row in metrics if row["kind"] == "budget"), None)
+@dataclass(frozen=True)
+class DuelRow:
+    """A line of ``duels.jsonl``."""
+
+    duel: Count
+    """Its place in the iteration, from 0."""
+    instruction: Count
+    text: str
+    """The instruction itself."""
+    fighters: tuple[str, str]
+    responses: tuple[Response, Response]
 
 
 @dataclass(frozen=True)
@@ -31,59 +43,37 @@ class FoughtDuel:
             "duel": self.duel.index,
             "instruction": self.duel.instruction,
             "text": self.instruction,
-            "fighters": list(self.duel.fighters),
-            "responses": [
-                {
-                    "ids": list(response.ids),
-                    "text": response.text,
-                    "stop": response.stop,
-                    "logprob": response.logprob,
-                }
-                for response in self.responses
-            ],
+            "fighters": self.duel.fighters,
+            "responses": [vars(response) for response in self.responses],
         }
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> FoughtDuel:
-        first, second = (
-            Response(tuple(each["ids"]), each["text"], each["stop"], each["logprob"])
-            for each in row["responses"]
-        )
-        opener, opponent = row["fighters"]
-        duel = Duel(row["duel"], row["instruction"], (opener, opponent))
-        return cls(duel, row["text"], (first, second))
+    def from_row(cls, row: DuelRow) -> FoughtDuel:
+        return cls(Duel(row.duel, row.instruction, row.fighters), row.text, row.responses)
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """One judge's scores of both answers of one duel."""
+    """One judge's scores of both answers of one duel: a line of ``judgments.jsonl``."""
 
-    duel: int
+    duel: Count
     judge: str
-    scores: tuple[float | None, float | None]
+    scores: tuple[Score | None, Score | None]
     """1 to 10; None when that judgment failed."""
     failures: tuple[Failure | None, Failure | None]
-    mass: tuple[float | None, float | None]
+    mass: tuple[Share | None, Share | None]
     """How sure it was to give a score at all: see ``engine.score.Score``."""
-    cut: tuple[int, int]
+    cut: tuple[Count, Count]
     """Tokens of each answer that the judge did not get to see."""
-    logprobs: tuple[float | None, float | None]
+    logprobs: tuple[Number | None, Number | None]
     """log p(answer | question) under the judge, where it reads both as a fighter does; None: not taken."""
 
     def to_row(self) -> dict[str, Any]:
-        return {
-            "duel": self.duel,
-            "judge": self.judge,
-            "scores": list(self.scores),
-            "failures": list(self.failures),
-            "mass": list(self.mass),
-            "cut": list(self.cut),
-            "logprobs": list(self.logprobs),
-        }
+        return dict(vars(self))
 
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Judgment:
-        return cls(row["duel"], row["judge"], *(tuple(row[key]) for key in JUDGMENT_KEYS[2:]))
+
+DUELS = Form(DuelRow)
+JUDGMENTS = Form(Judgment)
 
 
 def bouts(fought: Iterable[FoughtDuel], judgments: Iterable[Judgment]) -> list[Bout]:

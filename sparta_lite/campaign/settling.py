@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.baseline import settle_alone
 from sparta_lite.campaign.curriculum import learn_instructions
 from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsChanged, Warned
+from sparta_lite.campaign.reading import read_reputation
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
+from sparta_lite.campaign.reputations import Reputation, Tally, VerdictRow
+from sparta_lite.campaign.run_record import digest_of_file
 from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
 from sparta_lite.combat.standing import judge_shares
 from sparta_lite.files import write_json, write_lines
@@ -39,21 +42,21 @@ def settle_votes(
         )
         tally = _tally(arena, iteration, fought, settlement)
         weights = judge_shares(settlement.standing, rules.reading)
-        write_json(
-            arena.store.reputation(iteration),
-            {
-                "iteration": iteration,
-                "before": standing.to_json(),
-                "after": settlement.standing.to_json(),
-                "judge_weights": weights,
-                "tally": tally,
-                "verdicts": [
-                    None if verdict is None else {"scores": list(verdict.scores), "winner": verdict.winner}
-                    for verdict in settlement.verdicts
-                ],
-                **learn_instructions(arena, iteration, settlement),
-            },
+        record = Reputation(
+            iteration=iteration,
+            before=standing,
+            after=settlement.standing,
+            judge_weights=weights,
+            tally=tally,
+            verdicts=tuple(
+                None if verdict is None else VerdictRow(verdict.scores, verdict.winner)
+                for verdict in settlement.verdicts
+            ),
+            instruction_log_weights=learn_instructions(arena, iteration, settlement),
         )
+        write_json(arena.store.reputation(iteration), record.to_json())
+        written = (arena.store.preferences(iteration), arena.store.reputation(iteration))
+        arena.store.record({path: digest_of_file(path) for path in written})
         meter.add(len(cast), 0)
     for each, (_, votes), verdict in zip(fought, cast, settlement.verdicts, strict=True):
         winner = None if verdict is None or verdict.winner is None else each.duel.fighters[verdict.winner]
@@ -75,10 +78,10 @@ def settle_votes(
 
 
 def standings(
-    standing: Standing, tally: dict[str, dict[str, int]], weights: dict[str, float]
+    standing: Standing, tally: Mapping[str, Tally], weights: Mapping[str, float]
 ) -> dict[str, AdapterStanding]:
     return {
-        name: AdapterStanding(rating.reputation, rating.deviation, **tally[name], weight=weights[name])
+        name: AdapterStanding(rating.reputation, rating.deviation, **vars(tally[name]), weight=weights[name])
         for name, rating in standing.ratings.items()
     }
 
@@ -103,22 +106,20 @@ def _preference_row(arena: Arena, pair: Preference, fought: FoughtDuel) -> dict[
 
 def _tally(
     arena: Arena, iteration: int, fought: Sequence[FoughtDuel], settlement: Settlement
-) -> dict[str, dict[str, int]]:
+) -> dict[str, Tally]:
     """Wins, losses and draws since the run began.
 
     A baseline's learner that faces itself neither wins nor loses, whichever of its answers is chosen.
     """
-    if iteration:
-        tally = arena.store.read_reputation(iteration - 1)["tally"]
-    else:
-        tally = {name: {"wins": 0, "losses": 0, "draws": 0} for name in arena.tribe}
+    before = read_reputation(arena.store, iteration - 1).tally if iteration else {}
+    tally = {name: dict(vars(before.get(name, Tally(0, 0, 0)))) for name in before or arena.tribe}
     for each, verdict in zip(fought, settlement.verdicts, strict=True):
         if verdict is None or each.duel.fighters[0] == each.duel.fighters[1]:
             continue
         for side, name in enumerate(each.duel.fighters):
             outcome = "draws" if verdict.winner is None else "wins" if verdict.winner == side else "losses"
             tally[name][outcome] += 1
-    return dict(tally)
+    return {name: Tally(**counts) for name, counts in tally.items()}
 
 
 def _warn(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:

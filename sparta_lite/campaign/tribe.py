@@ -43,6 +43,15 @@ def to_be_forged(config: Config) -> bool:
     return Path(given).is_absolute() and not Path(given).exists()
 
 
+def tribe_names(config: Config) -> tuple[str, ...]:
+    """The adapters by name, in the tribe's order; the hub is not asked.
+
+    Raises:
+        SpartaError: see ``find_tribe``.
+    """
+    return tuple(_named(config, False))
+
+
 def require_tribe(config: Config, planning: bool = False) -> None:
     """Refuse adapters that are to stand on this machine and do not; the hub is not asked.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from sparta_lite.errors import SpartaError
 
 LAST_NEW_HANDICAP = 7
 """The iteration whose handicaps hold for the rest of a run (published code)."""
+
+_LARGEST = 1e30
+"""Of a recorded number: whatever is computed from such ones is finite."""
 
 
 @dataclass(frozen=True)
@@ -65,30 +69,12 @@ class Standing:
     def from_json(cls, data: Mapping[str, Any]) -> Standing:
         """Raises SpartaError when ``data`` is not what `to_json` writes."""
         try:
-            ratings = {
-                name: Rating(
-                    float(entry["reputation"]),
-                    float(entry["deviation"]),
-                    tuple(float(change) for change in entry["changes"]),
-                )
-                for name, entry in data["ratings"].items()
-            }
-            factors = {name: float(data["factors"][name]) for name in ratings}
-            return cls(
-                int(data["iteration"]),
-                ratings,
-                factors,
-                tuple(
-                    {(str(winner), str(loser)): float(won) for winner, loser, won in each}
-                    for each in data.get("results", ())
-                ),
-                tuple(tuple(map(str, each)) for each in data.get("ballots", ())),
-                {name: float(value) for name, value in data.get("reliability", {}).items()},
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise SpartaError(
-                f"the recorded reputations are damaged ({error!r}): restore the file"
-            ) from error
+            return _read(data)
+        except KeyError as error:
+            why = f"they lack {reprlib.repr(error.args[0])}"
+        except (AttributeError, TypeError, ValueError) as error:
+            why = str(error)
+        raise SpartaError(f"the recorded reputations are damaged ({why}): restore the file from a copy")
 
 
 @dataclass(frozen=True)
@@ -197,6 +183,58 @@ def handicaps(
         kept = sorted((name for name in previous if previous[name] < 1.0), key=lambda name: previous[name])
         lowered = kept + [name for name in lowest_first if name not in kept][:1]
     return dict.fromkeys(ratings, 1.0) | {name: 0.1 * place for place, name in enumerate(lowered)}
+
+
+def _read(data: Mapping[str, Any]) -> Standing:
+    """Raises one of Python's own errors, in words, where ``data`` is not what `Standing.to_json` writes."""
+    ratings = {
+        name: Rating(
+            _number(entry["reputation"]),
+            _number(entry["deviation"], above=0.0),
+            tuple(map(_number, _listed(entry["changes"]))),
+        )
+        for name, entry in data["ratings"].items()
+    }
+    factors = {name: _number(data["factors"][name]) for name in ratings}
+    results = tuple(dict(_result(each, ratings) for each in _listed(part)) for part in _part(data, "results"))
+    remembered = tuple(
+        tuple(_ballot(each, len(ratings)) for each in _listed(part)) for part in _part(data, "ballots")
+    )
+    known = data.get("reliability", {})
+    reliability = {name: _number(known[name], above=0.0, below=1.0) for name in ratings} if known else {}
+    iteration = data["iteration"]
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or not 0 <= iteration <= _LARGEST:
+        raise ValueError(f"iteration is {reprlib.repr(iteration)}")
+    return Standing(iteration, ratings, factors, results, remembered, reliability)
+
+
+def _part(data: Mapping[str, Any], key: str) -> list[Any]:
+    return _listed(data.get(key, []))
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{reprlib.repr(value)} is no list")
+    return value
+
+
+def _number(value: Any, above: float = -_LARGEST, below: float = _LARGEST) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
+        raise ValueError(f"{reprlib.repr(value)} is no number between {above:g} and {below:g}")
+    return float(value)
+
+
+def _result(value: Any, tribe: Mapping[str, Rating]) -> tuple[tuple[str, str], float]:
+    winner, loser, won = _listed(value)
+    if winner not in tribe or loser not in tribe or winner == loser:
+        raise ValueError(f"{reprlib.repr(value)} is no result of two adapters")
+    return (winner, loser), _number(won, above=0.0)
+
+
+def _ballot(value: Any, judges: int) -> str:
+    if not isinstance(value, str) or len(value) != judges or set(value) - set("+-."):
+        raise ValueError(f"{reprlib.repr(value)} is no ballot of {judges} judges")
+    return value
 
 
 def _start(tribe: Sequence[str], settings: ReputationSettings) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 from sparta_lite.files import write_json
 from sparta_lite.outcome.finished import open_run
 
@@ -37,6 +38,7 @@ def audit(
         from sparta_lite.show.audit import tables
 
         Console(highlight=False).print(tables(record))
+    note_unchecked(run)
     _say(f"saved as {place}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.finished import open_run
 from sparta_lite.show.text import clean
@@ -37,6 +38,7 @@ def chat(
     from sparta_lite.outcome.talking import BEST, open_talk
 
     talk = open_talk(finished, adapters or [BEST])
+    note_unchecked(run)
     for number, question in enumerate(_questions()):
         _show(talk.names, talk.ask(question, number))
 

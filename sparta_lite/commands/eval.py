@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sparta_lite.campaign.hostility import titled
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 from sparta_lite.data.rows import require_source
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json
@@ -94,6 +95,7 @@ def evaluate(
         typer.echo(json_text.dumps(record, indent=1))
     else:
         typer.echo(_report(record))
+    note_unchecked(run)
     _say(f"saved as {place}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.finished import best_adapter, open_run
 
@@ -63,4 +64,5 @@ def export(
         target = out or Path("exports") / f"{run.resolve().name}-{name}-{to.value}"
         write(finished, name, to.value, target, base)  # type: ignore[arg-type]  # hub went the other way
         place = str(target)
+    note_unchecked(run)
     typer.echo(f"{name} after iteration {finished.iteration}: {place}")

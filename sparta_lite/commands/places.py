@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json
+from sparta_lite.typed import Form
 
 RUNS = Path("runs")
 
@@ -36,27 +38,42 @@ def require_free(out: Path) -> None:
         )
 
 
-def unfinished() -> list[Path]:
-    """The runs under ``runs/`` that are not finished, the one that was last written to first."""
-    found = [record.parent for record in RUNS.glob("*/run.json") if status(record.parent) != "finished"]
-    return sorted(found, key=_last_written, reverse=True)
+def unfinished() -> Iterator[Path]:
+    """The runs under ``runs/`` that are not finished, the one that was last written to first.
+
+    Raises:
+        SpartaError: the record of the next one is damaged, so that this cannot be told.
+    """
+    runs = [record.parent for record in RUNS.glob("*/run.json")]
+    for run in sorted(runs, key=_last_written, reverse=True):
+        if status(run) != "finished":
+            yield run
 
 
 def newest_unfinished() -> Path:
-    """Raises SpartaError when nothing under ``runs/`` is unfinished."""
-    found = unfinished()
-    if not found:
+    """Raises SpartaError when nothing under ``runs/`` is unfinished, or a later run's record is damaged."""
+    found = next(unfinished(), None)
+    if found is None:
         raise SpartaError(f"{RUNS}/: holds no unfinished run; name one with --out, or leave --resume out")
-    return found[0]
+    return found
+
+
+@dataclass(frozen=True)
+class _Status:
+    status: str
+
+
+_STATUS = Form(_Status)
 
 
 def status(run: Path) -> str | None:
-    """What ``run.json`` says; None where there is none."""
+    """What ``run.json`` says; None where there is none.
+
+    Raises:
+        SpartaError: it is damaged.
+    """
     record = run / "run.json"
-    if not record.is_file():
-        return None
-    data = read_json(record)
-    return str(data.get("status")) if isinstance(data, dict) else "unknown"
+    return _STATUS.file(record).status if record.is_file() else None
 
 
 def _last_written(run: Path) -> float:

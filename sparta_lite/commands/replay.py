@@ -16,9 +16,10 @@ import typer
 from sparta_lite import combat
 from sparta_lite.campaign.config import Config, load_config
 from sparta_lite.campaign.hostility import hostile, titled
-from sparta_lite.campaign.store import no_run
+from sparta_lite.campaign.store import Store, no_run
 from sparta_lite.combat.standing import judge_shares
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 from sparta_lite.errors import SpartaError
 
 _SHOWN = 20  # pairs that change sides, in the printed report
@@ -80,7 +81,9 @@ def replay(
             raise SpartaError(f"--set {assignment}: a replay changes reputation.* and pairs.* alone")
     if not (run / "config.yaml").is_file():
         raise no_run(run)
-    recorded_rules = load_config(run / "config.yaml")
+    from sparta_lite.campaign.reading import read_trace, recorded_config
+
+    recorded_rules = recorded_config(Store(run))
     if recorded_rules.algorithm != "sparta":
         raise SpartaError(
             f"{run}: was run with algorithm {recorded_rules.algorithm}, whose pairs follow no reputation; "
@@ -88,8 +91,6 @@ def replay(
         )
     rules = load_config(run / "config.yaml", sets or [])
     quiet_libraries()
-    from sparta_lite.campaign.store import read_trace
-
     trace = read_trace(run)
     recorded, replayed = _settled(trace, recorded_rules), _settled(trace, rules)
     found = _Replay(
@@ -100,6 +101,7 @@ def replay(
         replayed,
         _changes(trace, recorded, replayed),
     )
+    note_unchecked(run)
     typer.echo(json_text.dumps(_document(found), indent=1) if json else _report(found))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from sparta_lite.campaign.store import ABLATION
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.unchecked import note_unchecked
 
 
 def report(
@@ -26,4 +27,5 @@ def report(
     place = out or directory / "report.html"
     write = write_ablation_report if (directory / ABLATION).is_file() else write_run_report
     write(directory, place)
+    note_unchecked(directory)
     typer.echo(f"{place} ({place.stat().st_size / 1e6:.1f} MB)")

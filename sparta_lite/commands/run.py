@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 
 from sparta_lite.campaign.config import Config, load_config, show_config
-from sparta_lite.campaign.events import Evaluated, Event, Listener, Scored, from_row
+from sparta_lite.campaign.events import Evaluated, Event, Listener, Scored, read_events
 from sparta_lite.campaign.sources import require_sources
+from sparta_lite.campaign.store import Store
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_lines
 from sparta_lite.show.trackers import Trackers
 
 INTERRUPTED = 130
@@ -75,8 +75,9 @@ def _new(out: Path | None, config: Path | None, settings: Config) -> Path:
             raise SpartaError(f"{config}: the run would overwrite it; give --out another directory")
         return out
     name = Path(settings.base).name if config is None else config.stem
-    for stopped in places.unfinished()[:1]:
-        typer.echo(f"note: {stopped} is unfinished; `{_resuming(stopped)}` goes on with it", err=True)
+    with contextlib.suppress(SpartaError):  # another run's damage is no matter of this one
+        if stopped := next(places.unfinished(), None):
+            typer.echo(f"note: {stopped} is unfinished; `{_resuming(stopped)}` goes on with it", err=True)
     return places.fresh(f"{name}-{settings.seed}")
 
 
@@ -101,7 +102,7 @@ def _campaign(settings: Config, out: Path, resume: bool, plain: bool, json: bool
         if not json:
             typer.echo(_whats_next(out, measured))
     except KeyboardInterrupt as error:
-        advice = f"; go on with `{_resuming(out)}`" if places.status(out) is not None else ""
+        advice = f"; go on with `{_resuming(out)}`" if (out / "run.json").is_file() else ""
         typer.echo(f"interrupted{advice}", err=True)
         raise typer.Exit(INTERRUPTED) from error
 
@@ -138,8 +139,8 @@ def _whats_next(out: Path, measured: bool) -> str:
 
 def _earlier(out: Path) -> list[Event]:
     """What the processes before this one told."""
-    events = out / "events.jsonl"
-    return [from_row(row) for row in read_lines(events)] if events.exists() else []
+    store = Store(out)
+    return read_events(store.content(store.events), store.events) if store.events.is_file() else []
 
 
 def _resuming(out: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sparta_lite.typed import Count, Number
+
 Stop = Literal["end-of-turn", "length", "context", "text", "reference"]
 Failure = Literal["too long", "no score", "not finite"]
 
@@ -13,12 +15,12 @@ Failure = Literal["too long", "no score", "not finite"]
 class Response:
     """What a row was continued with."""
 
-    ids: tuple[int, ...]
+    ids: tuple[Count, ...]
     """The very tokens that were drawn, the end-of-turn token included."""
     text: str
     """The tokens as text, without special tokens."""
     stop: Stop
-    logprob: float | None = field(compare=False)
+    logprob: Number | None = field(compare=False)
     """log p(ids | prompt) as generation saw it: natural logarithm, temperature 1, nothing cut off, the
     end-of-turn token included; None: not kept. Other batch neighbours round it in another way: equality
     leaves it out."""

@@ -10,11 +10,11 @@ import yaml
 
 from sparta_lite.campaign.hostility import titled
 from sparta_lite.campaign.intervals import wilson
-from sparta_lite.campaign.records import who_learns
+from sparta_lite.campaign.metrics import TaskFigures, Trained, evaluations, of_kind, who_learns
 from sparta_lite.campaign.settings import POCKET
-from sparta_lite.campaign.store import METRICS_KEYS
-from sparta_lite.files import read_lines
-from sparta_lite.outcome.finished import Finished, best_adapter, evaluations, merits
+from sparta_lite.errors import SpartaError
+from sparta_lite.outcome.finished import Finished, best_adapter, merits
+from sparta_lite.typed import RESTORE
 
 _SHOWN = ("sparta-lite", "torch", "transformers", "peft")
 _TAGS = {
@@ -39,13 +39,17 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         finished: the run.
         name: the adapter.
         form: ``peft``, ``merged`` or ``gguf-lora``.
+
+    Raises:
+        SpartaError: the run's metrics are damaged.
     """
-    config, versions = finished.config, finished.store.read_run()["versions"]
+    config, versions = finished.config, finished.store.read_run().versions
     iterations = "1 iteration" if config.iterations == 1 else f"{config.iterations} iterations"
     held = "in 4 bits (NF4)" if config.quantization == "nf4" else "unquantised"
-    trained = range(finished.iteration)
-    duels = sum(len(read_lines(finished.store.duels(number))) for number in trained)
-    pairs = sum(len(read_lines(finished.store.preferences(number))) for number in trained)
+    trained = [row for row in of_kind(finished.metrics(), Trained) if row.iteration < finished.iteration]
+    if len(trained) < finished.iteration:
+        raise SpartaError(f"{finished.store.metrics}: lacks what an iteration's training came to; {RESTORE}")
+    pairs = sum(row.pairs for row in trained)
     lines = [
         "---",
         yaml.safe_dump(_metadata(finished, form), sort_keys=False).rstrip(),
@@ -63,10 +67,10 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         f"| tribe | {', '.join(titled(each, finished.hostile) for each in finished.tribe)} |",
         f"| seed | {config.seed} |",
         f"| iterations | {finished.iteration} |",
-        f"| duels | {duels} |",
+        f"| duels | {finished.iteration * config.duels} |",
         f"| preference pairs | {pairs} |",
         f"| constants | {_constants(finished)} |",
-        f"| versions | {', '.join(f'{key} {versions[key]}' for key in _SHOWN)} |",
+        f"| versions | {', '.join(f'{key} {versions[key]}' for key in _SHOWN if key in versions)} |",
         "",
         "## Held-out evaluation",
         "",
@@ -118,12 +122,12 @@ def _method(finished: Finished) -> str:
     if algorithm == "sparta":
         paper = "[arXiv 2506.04721](https://arxiv.org/abs/2506.04721)"
         return f"SPARTA alignment ({paper}: duels, judgments by the others, DPO on all pairs)"
-    learned = who_learns(read_lines(finished.store.metrics, METRICS_KEYS)) or ("one adapter",)
+    learned = who_learns(finished.metrics()) or ("one adapter",)
     return f"the baseline {algorithm}, in which {learned[0]} learns alone"
 
 
 def _evaluation(finished: Finished, name: str) -> Iterator[str]:
-    measured = evaluations(finished.store)
+    measured = evaluations(finished.metrics())
     first, last = measured.get(0), measured.get(finished.iteration)
     if last is None:
         yield f"Nothing was measured after iteration {finished.iteration}."
@@ -137,13 +141,13 @@ def _evaluation(finished: Finished, name: str) -> Iterator[str]:
     yield from _picked(finished, name)
     yield f"| task | n | {name} before | {name} now | interval | best init | bare base |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for index, task in enumerate(last["tasks"]):
-        before = first["tasks"][index]["accuracy"] if first else {}
+    for index, task in enumerate(last.tasks):
+        before = first.tasks[index].accuracy if first else {}
         best = _best({each: value for each, value in before.items() if each not in finished.hostile})
         yield (
-            f"| {task['task']} | {task['items']} | {_figure(before.get(name))} | "
-            f"{_figure(task['accuracy'][name])} | {_interval(task, name)} | {best} | "
-            f"{_figure(task['base'])} |"
+            f"| {task.task} | {task.items} | {_figure(before.get(name))} | "
+            f"{_figure(task.accuracy[name])} | {_interval(task, name)} | {best} | "
+            f"{_figure(task.base)} |"
         )
 
 
@@ -158,11 +162,11 @@ def _picked(finished: Finished, name: str) -> Iterator[str]:
         yield ""
 
 
-def _interval(task: Mapping[str, Any], name: str) -> str:
-    value, items = task["accuracy"][name], task["items"]
-    if task["judged"] or value is None:
+def _interval(task: TaskFigures, name: str) -> str:
+    value = task.accuracy[name]
+    if task.judged or value is None:
         return "–"
-    low, high = wilson(value * items, items)
+    low, high = wilson(value * task.items, task.items)
     return f"{low:.3f} to {high:.3f}"
 
 

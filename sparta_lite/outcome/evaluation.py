@@ -86,8 +86,7 @@ def measure(
     choices = choose(config, training=False)
     if not is_planned(config):
         _, config = planned(config, choices)
-    places = {name: run.adapters[name] for name in adapters}
-    resident = load_resident(config, choices, places, training=False, date=run.date)
+    resident = load_resident(config, choices, run.places(adapters), training=False, date=run.date)
     base, bank = resident.base, resident.bank
     names = [*adapters, None]
     sheets = examine(config, base, bank, resident.chat, tasks, names, progress) if tasks else {}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.hostility import hostile
-from sparta_lite.campaign.merit import merit
+from sparta_lite.campaign.metrics import Metric, evaluations, merit
 from sparta_lite.campaign.provenance import begun
+from sparta_lite.campaign.reading import read_metrics, read_reputation, recorded_config
 from sparta_lite.campaign.settings import Config
-from sparta_lite.campaign.store import METRICS_KEYS, Store, no_run
+from sparta_lite.campaign.store import Store, no_run
 from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, read_lines
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,35 @@ class Finished:
     def date(self) -> datetime:
         """What the run's chat template took for now."""
         record = self.store.read_run()
-        return begun(record.get("date"), record.get("started"), self.store.run)
+        return begun(record.date, record.started, self.store.run)
+
+    def metrics(self) -> list[Metric]:
+        """Raises SpartaError where they are damaged."""
+        return read_metrics(self.store, self.tribe, self.config.iterations)
+
+    def places(self, names: Sequence[str]) -> dict[str, Path | None]:
+        """The PEFT directories of some adapters, as the run has written them.
+
+        Raises:
+            SpartaError: one was changed since.
+        """
+        if self.iteration:
+            for name in names:
+                self.store.require_adapter(self.iteration - 1, name)
+        return {name: self.adapters[name] for name in names}
 
     def place(self, name: str) -> Path:
         """The PEFT directory of one adapter.
 
         Raises:
-            SpartaError: the tribe has no such adapter, or it is a new one that no file holds yet.
+            SpartaError: the tribe has no such adapter, it is a new one that no file holds yet, or it was
+                changed since the run has written it.
         """
         if name not in self.adapters:
             raise SpartaError(
                 f"{self.store.root}: has no adapter {name!r}; its tribe is {', '.join(self.tribe)}"
             )
-        path = self.adapters[name]
+        path = self.places([name])[name]
         if path is None:
             raise SpartaError(
                 f"{self.store.root}: {name} has learned nothing at iteration 0; choose a later one"
@@ -71,25 +85,17 @@ def open_run(path: Path, iteration: int | None = None) -> Finished:
     store = Store(path)
     if not store.run.is_file() or not store.config.is_file():
         raise no_run(path)
-    store.read_run()  # refuses the form of another version
-    config = load_config(store.config)
-    complete = 0
-    while store.adapters(complete).is_dir():
-        complete += 1
+    config = recorded_config(store)
+    complete = store.complete()
     number = complete if iteration is None else iteration
     if not 0 <= number <= complete:
         raise SpartaError(f"{path}: iteration {number} is not complete; give one from 0 to {complete}")
     if number == 0:
         return Finished(config, store, 0, find_tribe(config))
     # The ratings stand in the tribe's order, which a directory's listing does not have.
-    tribe = read_json(store.reputation(number - 1), ("after",))["after"]["ratings"]
+    tribe = read_reputation(store, number - 1).tribe
+    hostile(config, tribe)  # refuses settings of another tribe
     return Finished(config, store, number, {name: store.adapters(number - 1) / name for name in tribe})
-
-
-def evaluations(store: Store) -> dict[int, dict[str, Any]]:
-    """Complete iterations -> what was measured then, in order; empty where nothing was."""
-    rows = read_lines(store.metrics, METRICS_KEYS) if store.metrics.is_file() else []
-    return {row["iteration"]: row for row in rows if row["kind"] == "evaluation"}
 
 
 def merits(finished: Finished) -> dict[str, float]:
@@ -97,8 +103,10 @@ def merits(finished: Finished) -> dict[str, float]:
 
     Of several tasks the mean counts, with judged scores brought from 1..10 to 0..1.
     """
-    tasks = evaluations(finished.store).get(finished.iteration, {}).get("tasks", [])
-    values = {name: merit(tasks, name) for name in finished.tribe if name not in finished.hostile}
+    found = evaluations(finished.metrics()).get(finished.iteration)
+    if found is None:
+        return {}
+    values = {name: merit(found.tasks, name) for name in finished.tribe if name not in finished.hostile}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -112,7 +120,7 @@ def best_adapter(finished: Finished) -> str:
     """
     ranked = merits(finished)
     if not ranked:
-        measured = evaluations(finished.store)
+        measured = evaluations(finished.metrics())
         others = f", or --iteration {' or '.join(map(str, measured))}" if measured else ""
         raise SpartaError(
             f"{finished.store.root}: nothing was measured at iteration {finished.iteration}, so none is "

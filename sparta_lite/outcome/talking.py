@@ -64,7 +64,7 @@ def open_talk(finished: Finished, chosen: Sequence[str]) -> Talk:
     # A bank is never empty: for the bare base alone any adapter comes along.
     loaded = [name for name in names if name != BASE] or finished.tribe[:1]
     config = finished.config
-    places = {name: finished.adapters[name] for name in loaded}
+    places = finished.places(loaded)
     choices = choose(config, training=False)
     resident = load_resident(config, choices, places, training=False, date=finished.date)
     return Talk(finished, names, resident)

@@ -24,10 +24,9 @@ from sparta_lite.campaign.events import (
     PhaseStarted,
     Scored,
     Warned,
-    from_row,
+    read_events,
 )
 from sparta_lite.campaign.store import Store
-from sparta_lite.files import read_lines
 from sparta_lite.show.lines import BETTER, FAINT, STRONG, WORSE
 from sparta_lite.show.outlet import Outlet
 from sparta_lite.show.state import UNITS, Board
@@ -173,8 +172,9 @@ class AblationTrackers:
 
     def _trackers(self, event: RunBegins) -> Trackers:
         run = event.run
-        told = Store(run.path).events
-        earlier = [from_row(row) for row in read_lines(told)] if event.resumed and told.is_file() else []
+        store = Store(run.path)
+        resumed = event.resumed and store.events.is_file()
+        earlier = read_events(store.content(store.events), store.events) if resumed else []
         # The ablation's own name is in it: Trackio takes up a run of the same name.
         name = f"{self._grid.root.resolve().name}, {run.arm}, seed {run.config.seed}"
         return Trackers(run.config.trackers, run.path, run.config.model_dump(), earlier, name)

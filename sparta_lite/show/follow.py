@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from sparta_lite.campaign.events import Event, RunStarted, from_row
-from sparta_lite.campaign.store import no_run
-from sparta_lite.errors import SpartaError
+from sparta_lite.campaign.events import Event, EventReader, RunStarted
+from sparta_lite.campaign.store import Store, no_run
 from sparta_lite.files import clear_errors
-from sparta_lite.show.runs import EVENTS, LOCK, RECORD, is_held, state_of
+from sparta_lite.show.runs import EVENTS, RECORD, is_held, state_of
 
 
 class Tail:
@@ -23,7 +20,7 @@ class Tail:
     def __init__(self, run: Path) -> None:
         self._path = run / EVENTS
         self._offset = 0
-        self._line = 0
+        self._reader = EventReader(self._path)
         self.started: float | None = None
         """When the latest process began, in seconds since 1970."""
         self.latest: float | None = None
@@ -42,19 +39,14 @@ class Tail:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [self._event(line) for line in whole.splitlines()]
+        return [self._event(line) for line in whole.split(b"\n")[:-1]]
 
     def _event(self, line: bytes) -> Event:
-        self._line += 1
-        try:
-            row: Any = json.loads(line)
-            event = from_row(row)
-            self.latest = float(row["time"])
-        except (ValueError, TypeError, KeyError, SpartaError) as error:
-            raise SpartaError(f"{self._path}, line {self._line}: {error}") from error
-        if isinstance(event, RunStarted):
-            self.started = self.latest
-        return event
+        told = self._reader.read(line)
+        self.latest = told.time
+        if isinstance(told.event, RunStarted):
+            self.started = told.time
+        return told.event
 
 
 def condition(run: Path) -> str | None:
@@ -67,6 +59,6 @@ def condition(run: Path) -> str | None:
         return "running"
     if (run / RECORD).is_file():
         return state_of(run)
-    if run.is_file() or (run.is_dir() and any(path.name != LOCK for path in run.iterdir())):
+    if run.is_file() or Store(run).holds_foreign_files():
         raise no_run(run)
     return None

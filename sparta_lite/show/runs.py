@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from sparta_lite.campaign.records import who_learns
+from sparta_lite.campaign.events import EventReader, RunStarted
+from sparta_lite.campaign.metrics import evaluations, who_learns
+from sparta_lite.campaign.reading import read_metrics
+from sparta_lite.campaign.store import Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, read_lines
+from sparta_lite.typed import Form, Moment
 
-RECORD, EVENTS, METRICS, LOCK = "run.json", "events.jsonl", "metrics.jsonl", "lock"
+RECORD, EVENTS, LOCK = "run.json", "events.jsonl", "lock"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def state_of(run: Path) -> str:
     """
     if is_held(run):
         return "running"
-    status = read_json(run / RECORD, ("status",))["status"]
-    return str(status) if status in ("finished", "failed") else "stopped"
+    status = _STATUS.file(run / RECORD).status
+    return status if status in ("finished", "failed") else "stopped"
 
 
 def find_runs(below: Path) -> list[Overview]:
@@ -97,66 +98,82 @@ def overview(run: Path) -> Overview:
     try:
         return _overview(run)
     except SpartaError as error:
-        note = str(error)
-    except (KeyError, TypeError, AttributeError) as error:  # valid JSON that is not a run's
-        note = f"its files were changed or are damaged ({type(error).__name__}: {error})"
-    return Overview(run, "unreadable", 0, None, None, None, None, None, None, None, note)
+        return Overview(run, "unreadable", 0, None, None, None, None, None, None, None, str(error))
+    except OSError as error:
+        note = f"{error.filename}: {error.strerror}"
+        return Overview(run, "unreadable", 0, None, None, None, None, None, None, None, note)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """As much of a run's record as says how it stands."""
+
+    status: str
+
+
+@dataclass(frozen=True)
+class _Outline(_Status):
+    """... and as the list of runs has."""
+
+    started: Moment
+    finished: Moment | None = None
+    hostile: tuple[str, ...] = ()
+    error: str | None = None
+
+
+_STATUS = Form(_Status)
+_OUTLINE = Form(_Outline)
 
 
 def _overview(run: Path) -> Overview:
-    record = read_json(run / RECORD, ("status", "started"))
+    record = _OUTLINE.file(run / RECORD)
     state = state_of(run)
     first = _first_start(run / EVENTS)
-    started = record["started"]
-    done = 0
-    while (run / f"iteration-{done:02d}" / "adapters").is_dir():
-        done += 1
     return Overview(
         path=run,
         state=state,
-        done=done,
-        iterations=first.get("iterations"),
-        duels=first.get("duels"),
-        tribe=len(first["tribe"]) if "tribe" in first else None,
-        base=first.get("base"),
-        accuracy=_accuracy(run / METRICS, record.get("hostile", ())),
-        started=started,
-        seconds=_end(run, record, state) - started,
-        note=str(record.get("error") or ""),
+        done=Store(run).complete(),
+        iterations=None if first is None else first.iterations,
+        duels=None if first is None else first.duels,
+        tribe=None if first is None else len(first.tribe),
+        base=None if first is None else first.base,
+        accuracy=None if first is None else _accuracy(run, first, record.hostile),
+        started=record.started,
+        seconds=_end(run, record, state) - record.started,
+        note=record.error or "",
     )
 
 
-def _end(run: Path, record: dict[str, Any], state: str) -> float:
+def _end(run: Path, record: _Outline, state: str) -> float:
     if state == "running":
         return time.time()
-    finished = record.get("finished")
-    return float(finished) if finished is not None else _last_sign(run)
+    return _last_sign(run) if record.finished is None else record.finished
 
 
 def _last_sign(run: Path) -> float:
     return max((run / name).stat().st_mtime for name in (RECORD, EVENTS) if (run / name).exists())
 
 
-def _first_start(events: Path) -> dict[str, Any]:
-    """The first event that says what the run is; empty where nothing has happened yet."""
+def _first_start(events: Path) -> RunStarted | None:
+    """The first event that says what the run is; None where nothing has happened yet."""
     if not events.is_file():
-        return {}
+        return None
+    reader = EventReader(events)
     with events.open("rb") as lines:
         for line in lines:
-            if line.startswith(b'{"event": "RunStarted"') and line.endswith(b"\n"):
-                try:
-                    row: dict[str, Any] = json.loads(line)
-                except ValueError as error:
-                    raise SpartaError(f"{events}: not valid JSON ({error})") from error
-                return row
-    return {}
+            if not line.endswith(b"\n"):
+                break
+            if isinstance(event := reader.read(line).event, RunStarted):
+                return event
+    return None
 
 
-def _accuracy(metrics: Path, hostile: Collection[str]) -> float | None:
-    rows = read_lines(metrics, ("kind", "iteration")) if metrics.is_file() else []
-    measured = [row for row in rows if row["kind"] == "evaluation"]
+def _accuracy(run: Path, start: RunStarted, hostile: Collection[str]) -> float | None:
+    metrics = read_metrics(Store(run), start.tribe, start.iterations)
+    measured = list(evaluations(metrics).values())
     if not measured:
         return None
-    latest = max(measured, key=lambda row: row["iteration"])["accuracy"]
-    values = [latest[name] for name in who_learns(rows) or latest if name not in hostile]
-    return None if None in values or not values else fmean(values)
+    latest = measured[-1].accuracy
+    values = [latest[name] for name in who_learns(metrics) or latest if name not in hostile]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None

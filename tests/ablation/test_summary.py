@@ -14,10 +14,11 @@ from scipy import stats
 
 from sparta_lite.ablation.arms import load_arms
 from sparta_lite.ablation.grid import Grid, new_grid
-from sparta_lite.ablation.measured import cost, curves
+from sparta_lite.ablation.measured import cost, curves, read_rows
 from sparta_lite.ablation.summary import COLUMNS, summarize, write_results
-from sparta_lite.campaign.store import FORMAT
 from sparta_lite.files import read_json, write_json, write_lines
+
+from ..run_files import evaluation, run_record, run_started, task_figures
 
 START = {"ada": 0.5, "ben": 0.25}
 ENDS = {  # arm -> per seed what both adapters end at
@@ -38,42 +39,48 @@ def leave_run(
 ) -> None:
     """The files of a finished run, as far as an ablation reads them: one iteration, killed once in it."""
 
-    def task(accuracy: dict[str, float | None]) -> dict[str, Any]:
-        return {"task": "quiz", "judged": judged, "items": 8, "accuracy": accuracy, "base": 0.125}
-
     points = [START, dict(zip(START, end, strict=True))]
     rows: list[Any] = [
-        {"kind": "evaluation", "iteration": number, "tasks": [task(dict(point))]}
+        evaluation(number, [task_figures("quiz", point, judged=judged)])
         for number, point in enumerate(points)
     ]
-    budget = {"learners": list(learners), "generated": 12, "reference_answers": 3, "optimizer_steps": 4}
+    budget = {
+        "learners": list(learners),
+        "generated": 12,
+        "reference_answers": 3,
+        "judgments": 0,
+        "optimizer_steps": 4,
+    }
     rows[1:1] = [{"kind": "budget", "iteration": 0, **budget}]
     path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "run.json", {"format": FORMAT, "hostile": list(hostile)})
+    write_json(path / "run.json", run_record(hostile=list(hostile)))
     write_lines(path / "metrics.jsonl", rows)
+    progress = {"phase": "generate", "done": 1, "total": 12, "tokens": 0, "memory": 1}
     events = [
-        ("RunStarted", {}),
+        ("RunStarted", run_started(START)),
         ("PhaseStarted", {"phase": "evaluate", "total": 16}),
-        ("PhaseFinished", {"phase": "evaluate", "seconds": 100.0}),
+        ("PhaseFinished", {"phase": "evaluate", "seconds": 100.0, "tokens": 0}),
         ("PhaseStarted", {"phase": "generate", "total": 12}),
-        ("PhaseProgress", {"phase": "generate", "seconds": 1.0}),
-        ("PhaseProgress", {"phase": "generate", "seconds": 2.0}),
-        ("RunStarted", {}),
+        ("PhaseProgress", {**progress, "seconds": 1.0}),
+        ("PhaseProgress", {**progress, "seconds": 2.0}),
+        ("RunStarted", run_started(START)),
         ("PhaseStarted", {"phase": "generate", "total": 12}),
-        ("PhaseProgress", {"phase": "generate", "seconds": 3.0}),
-        ("PhaseFinished", {"phase": "generate", "seconds": 4.0}),
-        ("PhaseFinished", {"phase": "train", "seconds": 8.0}),
+        ("PhaseProgress", {**progress, "seconds": 3.0}),
+        ("PhaseFinished", {"phase": "generate", "seconds": 4.0, "tokens": 0}),
+        ("PhaseFinished", {"phase": "train", "seconds": 8.0, "tokens": 0}),
     ]
-    told = [{"event": name, "iteration": 0, **fields} for name, fields in events]
-    write_lines(path / "events.jsonl", told + [{"event": "Warned", "message": text} for text in warned])
+    told = [{"event": name, "time": 1e9, "iteration": 0, **fields} for name, fields in events]
+    warnings = [{"event": "Warned", "time": 1e9, "message": text} for text in warned]
+    write_lines(path / "events.jsonl", told + warnings)
 
 
 def left(root: Path, paired: bool = True, ends: dict[str, list[Any]] | None = None) -> Grid:
-    ends = ends or ENDS
+    """``ends``: of a judged task."""
+    judged, ends = ends is not None, ends or ENDS
     grid = new_grid(root, load_arms(None, [], dict.fromkeys(ends, ())), 3, paired)
     for place, values in enumerate(ends.values()):
         for number, end in enumerate(values):
-            leave_run(grid.run(place, number).path, end)
+            leave_run(grid.run(place, number).path, end, judged)
     return grid
 
 
@@ -98,7 +105,7 @@ def test_figures_of_an_arm_are_those_of_its_runs(tmp_path: Path) -> None:
 
 def test_a_cost_counts_what_a_kill_made_a_run_do_again_and_leaves_the_evaluation_out(tmp_path: Path) -> None:
     leave_run(tmp_path, (0.5, 0.5))
-    assert cost(tmp_path) == {
+    assert cost(read_rows(tmp_path)) == {
         "seconds": 2 + 4 + 8,
         "phases": {"evaluate": 100, "generate": 6, "train": 8},
         "answers": 12,
@@ -110,7 +117,7 @@ def test_a_cost_counts_what_a_kill_made_a_run_do_again_and_leaves_the_evaluation
 def test_a_baseline_is_judged_by_its_learner_and_a_spoiled_tribe_by_its_healthy_half(tmp_path: Path) -> None:
     leave_run(tmp_path / "alone", (0.875, 0.25), learners=("ada",))
     leave_run(tmp_path / "spoiled", (0.875, 0.25), hostile=("ada",))
-    (alone,), (spoiled,) = curves(tmp_path / "alone"), curves(tmp_path / "spoiled")
+    (alone,), (spoiled,) = (curves(read_rows(tmp_path / name)) for name in ("alone", "spoiled"))
     assert (alone["mean"], alone["best"], alone["worst"]) == ([0.5, 0.875],) * 3
     assert (spoiled["mean"], spoiled["best"], spoiled["best_init"]) == ([0.25, 0.25], [0.25, 0.25], 0.25)
     assert alone["best_init"] == 0.5
@@ -150,7 +157,7 @@ def test_a_run_that_could_not_be_measured_is_in_no_mean(tmp_path: Path) -> None:
     assert (row["runs"], row["mean"]) == (2, 5.25)
     assert row["gain"] == 5.25 - 0.375
     assert row["difference"] == pytest.approx(fmean([5 - 7, 5.5 - 6.75]))
-    assert curves(tmp_path / "other" / "seed-1")[0]["mean"] == [0.375, None]
+    assert curves(read_rows(tmp_path / "other" / "seed-1"))[0]["mean"] == [0.375, None]
 
 
 def test_what_runs_warned_of_is_said_once_with_whose_runs_they_were(tmp_path: Path) -> None:

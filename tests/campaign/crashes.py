@@ -104,7 +104,7 @@ def main() -> None:
         kills[out.name] = 1
     rng = random.Random(5)
     out, count = ROOT / "killed-at-writes", 0
-    while not campaign(out, at_write(rng.randrange(3, 42))):
+    while not campaign(out, at_write(rng.randrange(3, 70))):
         count += 1
         assert count < 200, "the campaign does not get on"
     kills[out.name] = count

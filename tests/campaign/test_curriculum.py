@@ -12,11 +12,13 @@ import pytest
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.loop import run
-from sparta_lite.campaign.store import read_trace
+from sparta_lite.campaign.reading import read_trace
 from sparta_lite.combat import replay
 from sparta_lite.combat.curriculum import arms, draw_arms, learned, probabilities, reward
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import items
+
+from ..run_files import forget_digests
 
 RULES = [
     "reputation.kind=reliability",
@@ -82,6 +84,7 @@ def test_recorded_votes_replay_to_the_run_s_reputations(finished: Path) -> None:
 def test_a_resumed_run_draws_and_settles_alike(finished: Path, tmp_path: Path, lost: str) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)
+    forget_digests(out)
     for name in ("adapters", "duels.jsonl", "judgments.jsonl", "preferences.jsonl", "reputation.json"):
         path = out / "iteration-02" / name
         if name == "adapters":
@@ -97,6 +100,7 @@ def test_a_resumed_run_draws_and_settles_alike(finished: Path, tmp_path: Path, l
 def test_lost_weights_are_named(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)
+    forget_digests(out)
     shutil.rmtree(out / "iteration-02")
     path = out / "iteration-01" / "reputation.json"
     record = json.loads(path.read_text())

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, Qwen2Config
 
 from sparta_lite.campaign import loop
 from sparta_lite.campaign.config import load_config
-from sparta_lite.campaign.events import Event, Planned, from_row
+from sparta_lite.campaign.events import Event, Planned, read_events
 from sparta_lite.campaign.planning import (
     duration,
     is_planned,
@@ -40,7 +40,6 @@ from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.plan import Plan
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_lines
 from sparta_lite.pocket import base_path, items
 
 OWN = ["data.path=x.jsonl", "data.column=question"]
@@ -225,7 +224,8 @@ def test_a_run_tells_its_plan_and_resumes_with_its_sizes(
     assert f"needs {max(told[0].memory.values()) / 1e9:.2f} GB of " in needed
     assert told[0].lines[-1].split("roughly ")[1] == needed.split("roughly ")[1]
     assert f"`sparta-lite plan {tmp_path / 'run' / 'config.yaml'}`" in where
-    assert from_row(read_lines(tmp_path / "run" / "events.jsonl")[0]) == told[0]
+    events = tmp_path / "run" / "events.jsonl"
+    assert read_events(events.read_bytes(), events)[0] == told[0]
     recorded = load_config(tmp_path / "run" / "config.yaml")
     assert is_planned(recorded)
     assert with_sizes_of(config, recorded) == recorded

@@ -18,6 +18,8 @@ from sparta_lite.campaign.measuring import evaluate
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
 
+from ..run_files import forget_digests
+
 SAME = ("duels.jsonl", "judgments.jsonl", "reputation.json", "preferences.jsonl")
 
 
@@ -86,6 +88,7 @@ def test_lost_figures_are_measured_again_with_the_adapters_of_their_iteration(
     monkeypatch.setattr("sparta_lite.campaign.loop.evaluate", note)
     out = tmp_path / "run"
     shutil.copytree(crashed / "whole", out)
+    forget_digests(out)
     rows = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
     figures = [row for row in rows if json.loads(row)["kind"] == "evaluation"]
     (out / "metrics.jsonl").write_text("".join(row for row in rows if row not in figures))
@@ -104,13 +107,14 @@ def test_lost_figures_are_measured_again_with_the_adapters_of_their_iteration(
     ("name", "lacking"),
     [
         ("metrics.jsonl", "kind, iteration"),
-        ("iteration-00/reputation.json", "before, after, tally, judge_weights"),
+        ("iteration-00/reputation.json", "iteration, before, after, judge_weights, tally, verdicts"),
         ("run.json", "format"),
     ],
 )
 def test_a_file_that_lost_its_form_is_named(crashed: Path, tmp_path: Path, name: str, lacking: str) -> None:
     out = tmp_path / "run"
     shutil.copytree(crashed / "whole", out)
+    forget_digests(out)
     (out / name).write_text("{}\n")
     with pytest.raises(SpartaError, match=f"{name}.*: lacks {lacking}; the file was changed or is damaged"):
         run(load_config(out / "config.yaml"), out, True, lambda event: None)

@@ -17,11 +17,14 @@ from trl import DPOConfig, DPOTrainer
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, Warned
 from sparta_lite.campaign.loop import run
-from sparta_lite.campaign.store import Store, read_trace
+from sparta_lite.campaign.reading import read_trace
+from sparta_lite.campaign.store import Store
 from sparta_lite.combat import replay
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines, write_lines
 from sparta_lite.kernels import choice, lora
+
+from ..run_files import forget_digests
 
 
 def ignore(event: Event) -> None:
@@ -212,8 +215,9 @@ def test_equal_answers_make_no_pair(
     tribe = {"tribe": {"adapters": twins}, "iterations": 1, "evaluation": {"items": 0}}
     config_file.write_text(yaml.safe_dump({**tiny_settings, **tribe}))
     run(load_config(config_file, ["generation.temperature=0"]), tmp_path / "run", False, ignore)
-    store = Store(tmp_path / "run")
-    scored = [{**row, "scores": [9.0, 2.0]} for row in read_lines(store.judgments(0))]
+    store = Store(forget_digests(tmp_path / "run"))
+    votes = {"scores": [9.0, 2.0], "failures": [None, None]}
+    scored = [{**row, **votes} for row in read_lines(store.judgments(0))]
     write_lines(store.judgments(0), scored)
     store.reputation(0).unlink()
     shutil.rmtree(store.adapters(0))

@@ -16,12 +16,13 @@ from typer.testing import CliRunner, Result
 
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.campaign.intervals import wilson
-from sparta_lite.campaign.store import FORMAT
 from sparta_lite.commands.app import app
 from sparta_lite.outcome import evaluation
 from sparta_lite.pocket import adapter_paths as pocket_adapters
 from sparta_lite.pocket import base_path as pocket_base
 from sparta_lite.pocket import items
+
+from ..run_files import reputation, run_record
 
 TRIBE = ("capitals", "words", "french")
 
@@ -39,12 +40,12 @@ def record(run: Path, config: Any, after: dict[str, Path]) -> Path:
     """A run of one iteration, after which the adapters are those of ``after``."""
     run.mkdir()
     (run / "config.yaml").write_text(show_config(config))
-    (run / "run.json").write_text(json.dumps({"format": FORMAT, "status": "finished", "started": 0}))
+    (run / "run.json").write_text(json.dumps(run_record()))
     (run / "iteration-00" / "adapters").mkdir(parents=True)
     for name, path in after.items():
         shutil.copytree(path, run / "iteration-00" / "adapters" / name)
     (run / "iteration-00" / "reputation.json").write_text(
-        json.dumps({"after": {"ratings": {name: {} for name in after}}})
+        json.dumps(reputation(0, dict.fromkeys(after or TRIBE, 100.0)))
     )
     return run
 

@@ -21,6 +21,8 @@ from sparta_lite.files import read_json, read_lines, write_lines
 from sparta_lite.outcome.card import model_card
 from sparta_lite.outcome.finished import Finished, open_run
 
+from ..run_files import forget_digests
+
 IDS = torch.tensor([[72, 101, 108, 108, 111, 10, 33]])
 
 
@@ -29,12 +31,13 @@ def measured(small_run: Path, tmp_path: Path) -> Path:
     """The run with figures that differ, as if ben had done best."""
     path = tmp_path / "measured"
     shutil.copytree(small_run, path)
+    forget_digests(path)
     figures = {0: {"ada": 0.25, "ben": 0.5, "cyd": 0.125}, 1: {"ada": 0.5, "ben": 0.75, "cyd": 0.0}}
     rows = read_lines(path / "metrics.jsonl")
     for row in rows:
         if row["kind"] == "evaluation":
-            row["tasks"][0]["accuracy"] = figures[row["iteration"]]
-            row["tasks"][0]["base"] = 0.375
+            row |= {"accuracy": figures[row["iteration"]], "base": 0.375}
+            row["tasks"][0] |= {"accuracy": figures[row["iteration"]], "base": 0.375}
     write_lines(path / "metrics.jsonl", rows)
     return path
 
@@ -132,7 +135,8 @@ def test_a_judged_task_has_no_interval_by_shares(measured: Path) -> None:
     rows = read_lines(measured / "metrics.jsonl")
     for row in rows:
         if row["kind"] == "evaluation":
-            row["tasks"][0] |= {"judged": True, "accuracy": {"ada": 6.5, "ben": None, "cyd": 2.0}}
+            row["accuracy"] = {"ada": 6.5, "ben": None, "cyd": 2.0}
+            row["tasks"][0] |= {"judged": True, "accuracy": row["accuracy"]}
     write_lines(measured / "metrics.jsonl", rows)
     text = model_card(open_run(measured), "ada", "peft")
     assert "| pocket | 4 | 6.500 | 6.500 | – | 6.500 (ada) | 0.375 |" in text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ from typer.testing import CliRunner, Result
 from sparta_lite.campaign.config import load_config, show_config
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
+
+from ..run_files import run_record
 
 TRIBE = ("ada", "ben", "cyd", "dan")
 # "ada" is trusted thrice as much as the others, and stands alone against them in the first duel.
@@ -45,9 +45,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             raise SpartaError(f"{path}: not a run's directory")
         return trace
 
-    store = types.ModuleType("sparta_lite.campaign.store")
-    store.read_trace = read_trace  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparta_lite.campaign.store", store)
+    (run / "run.json").write_text(json.dumps(run_record()))
+    monkeypatch.setattr("sparta_lite.campaign.reading.read_trace", read_trace)
     return run
 
 

@@ -21,12 +21,13 @@ from sparta_lite.show.report.page import write_run_report
 from sparta_lite.show.report.reading import read_run
 from sparta_lite.show.report.sections import run_parts
 
+from ..run_files import forget_digests
 from .browser import look, needs_chromium
 
 HOSTILE = (
     "haystraw </script><script>document.title = 'owned'</script>"
     "<img src='http://answers.example/x.png' onerror=\"document.title = 'owned'\">"
-    "<b id='owned'>&lt; \ud800 \x1b[31m 東京"
+    "<b id='owned'>&lt; \x1b[31m 東京"
 )
 
 
@@ -35,6 +36,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run with an answer that would like to run scripts, one failed vote, and an audit."""
     copy = tmp_path_factory.mktemp("report") / "run & <i>co"
     shutil.copytree(small_run, copy)
+    forget_digests(copy)
     duels = copy / "iteration-00" / "duels.jsonl"
     rows = [json.loads(line) for line in duels.read_text().splitlines()]
     rows[2]["responses"][0]["text"] = HOSTILE
@@ -172,14 +174,14 @@ def test_the_audit_says_what_was_not_compared_and_who_was_heard(run: Path, tmp_p
 
 def test_a_baseline_s_page_speaks_of_the_one_that_learned(run: Path, tmp_path: Path) -> None:
     alone = retold(run, tmp_path / "alone", ["ben"], algorithm="sppo")
-    first, last = (row["tasks"][0] for row in read_run(alone).evaluations)
+    first, last = (row.tasks[0] for row in read_run(alone).evaluations)
 
     tiles, lines, text = shown(alone)
 
     assert tiles == {
-        "learner": f"{last['accuracy']['ben']:.3f}",
-        "best init": f"{max(first['accuracy'].values()):.3f}",
-        "bare base": f"{last['base']:.3f}",
+        "learner": f"{last.accuracy['ben']:.3f}",
+        "best init": f"{max(first.accuracy.values()):.3f}",
+        "bare base": f"{last.base:.3f}",
     }
     assert lines == {"ben", "best init", "bare base"}
     assert "tribe’s mean" not in text
@@ -189,7 +191,7 @@ def test_a_baseline_s_page_speaks_of_the_one_that_learned(run: Path, tmp_path: P
 def test_hostile_adapters_are_in_no_accuracy(run: Path, tmp_path: Path) -> None:
     tribe = list(read_run(run).tribe)
     spoiled = retold(run, tmp_path / "spoiled", tribe, hostile=["ada"])
-    first, last = (row["tasks"][0]["accuracy"] for row in read_run(spoiled).evaluations)
+    first, last = (row.tasks[0].accuracy for row in read_run(spoiled).evaluations)
     healthy = [name for name in tribe if name != "ada"]
 
     tiles, lines, text = shown(spoiled)

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from sparta_lite.ablation.arms import load_arms
 from sparta_lite.ablation.grid import Grid, new_grid, open_grid
 from sparta_lite.ablation.summary import summarize, write_results
-from sparta_lite.campaign.store import FORMAT
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines, write_json, write_lines
@@ -27,6 +26,7 @@ from sparta_lite.show.report import ablation_figures
 from sparta_lite.show.report.ablation import ablation_parts, read_ablation
 from sparta_lite.show.report.page import write_ablation_report
 
+from ..run_files import evaluation, run_record, run_started, task_figures
 from .browser import look, needs_chromium
 
 START = {"ada": 0.5, "ben": 0.25}
@@ -42,19 +42,21 @@ SECONDS = {"generate": 2.0, "judge": 3.0, "train": 5.0, "evaluate": 100.0}
 
 def leave_run(path: Path, end: tuple[float, float]) -> None:
     """The files of a finished run of one iteration, as far as an ablation reads them."""
-    record = {"format": FORMAT, "status": "finished", "started": 1.0, "device": "cpu", "threads": 1}
-    write_json(path / "run.json", {**record, "hostile": []})
+    write_json(path / "run.json", run_record(started=1.0))
 
     def measured(iteration: int, accuracy: dict[str, float]) -> dict[str, Any]:
-        task = {"task": "quiz", "judged": False, "items": 8, "accuracy": accuracy, "base": 0.125}
-        return {"kind": "evaluation", "iteration": iteration, "tasks": [task]}
+        return evaluation(iteration, [task_figures("quiz", accuracy)])
 
-    budget = {"learners": [*START], "generated": 12, "reference_answers": 3, "optimizer_steps": 4}
+    counts = {"generated": 12, "reference_answers": 3, "judgments": 0, "optimizer_steps": 4}
+    budget = {"learners": [*START], **counts}
     rows = [measured(0, START), {"kind": "budget", "iteration": 0, **budget}]
     write_lines(path / "metrics.jsonl", [*rows, measured(1, dict(zip(START, end, strict=True)))])
-    phases = [{"event": "PhaseFinished", "phase": name, "seconds": own} for name, own in SECONDS.items()]
-    events = [{"event": "RunStarted"}, *phases, {"event": "Warned", "message": "nothing is <learned>"}]
-    write_lines(path / "events.jsonl", [{**event, "iteration": 0} for event in events])
+    phases = [
+        {"event": "PhaseFinished", "iteration": 0, "phase": name, "seconds": own, "tokens": 0}
+        for name, own in SECONDS.items()
+    ]
+    events = [run_started(START), *phases, {"event": "Warned", "message": "nothing is <learned>"}]
+    write_lines(path / "events.jsonl", [{**event, "time": 1.0} for event in events])
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from sparta_lite.campaign.events import Evaluated, Listener, RunFinished, Scored
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
 
+from ..run_files import run_record
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,7 +55,7 @@ def record(run: Path, status: str, config: Config | None = None) -> None:
     """The files by which a run's directory is known."""
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(show_config(config or load_config(None)))
-    (run / "run.json").write_text(json.dumps({"status": status}))
+    (run / "run.json").write_text(json.dumps(run_record(status=status)))
 
 
 def assert_refused(result: Result, *said: str) -> None:

@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from sparta_lite.commands import watch
 from sparta_lite.commands.app import app
 
+from ..run_files import forget_digests
+
 # Holds the lock as a run does, and writes the events that it is given, in two halves.
 RUNNER = """
 import fcntl, pathlib, sys, time
@@ -119,7 +121,7 @@ def test_nothing_there_is_refused_only_once(tmp_path: Path) -> None:
 
 def test_runs_are_listed(small_run: Path, tmp_path: Path) -> None:
     for name in ("a/finished", "a/stopped", "odd", "broken"):
-        shutil.copytree(small_run, tmp_path / name)
+        forget_digests(shutil.copytree(small_run, tmp_path / name))
     started = json.loads((small_run / "run.json").read_text())["started"]
     stopped = tmp_path / "a" / "stopped"
     record = json.loads((stopped / "run.json").read_text())
@@ -168,7 +170,7 @@ def test_a_foreign_directory_keeps_no_other_run_out_of_the_list(
     small_run: Path, tmp_path: Path, name: str, content: dict[str, object]
 ) -> None:
     shutil.copytree(small_run, tmp_path / "own")
-    shutil.copytree(small_run, tmp_path / "foreign")
+    forget_digests(shutil.copytree(small_run, tmp_path / "foreign"))
     (tmp_path / "foreign" / name).write_text(json.dumps(content) + "\n")
 
     rows = list(map(json.loads, call("list", str(tmp_path), "--json").stdout.splitlines()))
@@ -177,17 +179,17 @@ def test_a_foreign_directory_keeps_no_other_run_out_of_the_list(
         "foreign": "unreadable",
         "own": "finished",
     }
-    assert "its files were changed or are damaged" in rows[0]["note"]
+    assert "the file was changed or is damaged" in rows[0]["note"]
 
 
 def test_the_list_shows_the_accuracy_that_a_run_is_judged_by(small_run: Path, tmp_path: Path) -> None:
     metrics = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     for row in metrics:
         if row["kind"] == "evaluation":
-            row["accuracy"] = {"ada": 0.25, "ben": 0.5, "cyd": 1.0}
-    record = json.loads((small_run / "run.json").read_text())
+            row["accuracy"] = row["tasks"][0]["accuracy"] = {"ada": 0.25, "ben": 0.5, "cyd": 1.0}
     for name, hostile, learners in (("spoiled", ["cyd"], ["ada", "ben", "cyd"]), ("alone", [], ["ben"])):
-        shutil.copytree(small_run, tmp_path / name)
+        forget_digests(shutil.copytree(small_run, tmp_path / name))
+        record = json.loads((tmp_path / name / "run.json").read_text())
         (tmp_path / name / "run.json").write_text(json.dumps({**record, "hostile": hostile}))
         rows = [{**row, "learners": learners} if row["kind"] == "budget" else row for row in metrics]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from sparta_lite.campaign.config import load_config, show_config
-from sparta_lite.campaign.store import FORMAT, read_trace
+from sparta_lite.campaign.metrics import evaluations
+from sparta_lite.campaign.reading import read_trace
+from sparta_lite.campaign.run_record import FORMAT
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json, write_lines
-from sparta_lite.outcome.finished import best_adapter, evaluations, open_run
+from sparta_lite.outcome.finished import best_adapter, open_run
 from sparta_lite.show.follow import condition
+
+from ..run_files import evaluation, reputation, run_record, task_figures
 
 TRIBE = ("cyd", "ada", "ben")
 
@@ -28,10 +32,10 @@ def recorded(tmp_path: Path, base_path: Path, adapter_paths: dict[str, Path]) ->
     (path / "config.yaml").write_text(
         show_config(load_config(None, [f"base={base_path}", f"tribe.adapters={adapters}"]))
     )
-    (path / "run.json").write_text(json.dumps({"format": FORMAT, "status": "running"}))
+    write_json(path / "run.json", run_record(status="running"))
     for iteration in range(3):
-        ratings = {name: {"reputation": 100 + rank} for rank, name in enumerate(TRIBE)}
-        write_json(path / f"iteration-{iteration:02d}" / "reputation.json", {"after": {"ratings": ratings}})
+        ratings = {name: 100.0 + rank for rank, name in enumerate(TRIBE)}
+        write_json(path / f"iteration-{iteration:02d}" / "reputation.json", reputation(iteration, ratings))
     for iteration, name in [(iteration, name) for iteration in range(2) for name in TRIBE]:
         shutil.copytree(adapter_paths[name], path / f"iteration-{iteration:02d}" / "adapters" / name)
     return path
@@ -40,10 +44,10 @@ def recorded(tmp_path: Path, base_path: Path, adapter_paths: dict[str, Path]) ->
 def measured(path: Path, iteration: int, **tasks: tuple[bool, list[float | None]]) -> dict[str, Any]:
     """Task -> whether it is judged, and the figures of cyd, ada and ben."""
     rows = [
-        {"task": task, "judged": judged, "accuracy": dict(zip(TRIBE, values, strict=True))}
+        task_figures(task, dict(zip(TRIBE, values, strict=True)), judged=judged)
         for task, (judged, values) in tasks.items()
     ]
-    return {"kind": "evaluation", "iteration": iteration, "tasks": rows}
+    return evaluation(iteration, rows)
 
 
 def test_iterations_are_counted_as_people_are_shown_them(
@@ -98,12 +102,11 @@ def test_best_is_who_did_best_in_the_evaluation_of_that_iteration(recorded: Path
         recorded / "metrics.jsonl",
         [
             measured(recorded, 0, sums=(False, [0.1, 0.2, 0.9])),
-            {"kind": "training", "iteration": 1},
             # ben has the highest reputation throughout.
             measured(recorded, 2, sums=(False, [0.4, 0.6, 0.5])),
         ],
     )
-    assert list(evaluations(open_run(recorded).store)) == [0, 2]
+    assert list(evaluations(open_run(recorded).metrics())) == [0, 2]
     assert best_adapter(open_run(recorded)) == "ada"
     assert best_adapter(open_run(recorded, 0)) == "ben"
     with pytest.raises(SpartaError, match=r"nothing was measured at iteration 1, .* or --iteration 0 or 2"):

@@ -39,7 +39,7 @@ def test_a_resumed_run_cuts_the_unfinished_line_off(tmp_path: Path) -> None:
     file.write_bytes(line(Warned("one")) + line(Warned("two"))[:9])
     tail = Tail(tmp_path)
     assert tail.read() == [Warned("one")]
-    start = RunStarted("r", "b", "cpu", ("a",), 1, 1, 0, resumed=True)
+    start = RunStarted("r", "b", "cpu", ("a", "b"), 1, 1, 0, resumed=True)
     file.write_bytes(line(Warned("one")) + line(start, 33.5) + line(Warned("end"), 40.25))
 
     assert tail.read() == [start, Warned("end")]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sparta_lite.campaign.events import Event, to_row
+from sparta_lite.campaign.events import Event, Stamped
 from sparta_lite.errors import SpartaError
 
 Recording = Callable[..., list[Event]]
@@ -25,12 +25,12 @@ def picture() -> Any:
     return module
 
 
-def rows(events: list[Event]) -> list[dict[str, Any]]:
-    return [to_row(event, 1e9 + 0.5 * index) for index, event in enumerate(events)]
+def told(events: list[Event]) -> list[Stamped]:
+    return [Stamped(event, 1e9 + 0.5 * index) for index, event in enumerate(events)]
 
 
 def test_the_picture_shows_judging_late_in_the_run(picture: Any, recording: Recording) -> None:
-    svg = picture.draw(rows(recording(iterations=4)))
+    svg = picture.draw(told(recording(iterations=4)))
 
     ElementTree.fromstring(svg)
     text = svg.replace("&#160;", " ")
@@ -42,4 +42,4 @@ def test_the_picture_shows_judging_late_in_the_run(picture: Any, recording: Reco
 
 def test_a_run_that_never_got_there_is_refused(picture: Any, recording: Recording) -> None:
     with pytest.raises(SpartaError, match="did not judge"):
-        picture.draw(rows(recording(iterations=4)[:30]))
+        picture.draw(told(recording(iterations=4)[:30]))

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparta_lite.campaign.planning import is_planned, planned
 from sparta_lite.campaign.provenance import versions
+from sparta_lite.campaign.reading import read_reputation, require_tokens
 from sparta_lite.campaign.resident import choose, load_resident
 from sparta_lite.engine.chat import Layout
 from sparta_lite.errors import SpartaError
@@ -113,6 +114,8 @@ def _judged_anew(
             "give --duels 0 for what the files say"
         )
     court = _convene(run)
+    fought = [ballot.fought for ballot in chosen]
+    require_tokens(fought, court.resident.base.decoder.head.shape[0], str(run.store.root))
     papers = [(ballot, response.ids) for ballot in chosen for response in ballot.fought.responses]
     chat, refused = court.resident.chat, None
     layouts, read = [chat], {}
@@ -159,9 +162,9 @@ def _convene(run: Finished) -> Court:
     choices = choose(config, training=False)
     if not is_planned(config):
         _, config = planned(config, choices)
-    resident = load_resident(config, choices, run.adapters, training=False, date=run.date)
+    resident = load_resident(config, choices, run.places(run.tribe), training=False, date=run.date)
     last = max(run.iteration - 1, 0)
-    return Court(config, resident, run.tribe, run.store.read_reputation(last)["judge_weights"])
+    return Court(config, resident, run.tribe, read_reputation(run.store, last).judge_weights)
 
 
 def _missing(figures: Mapping[str, Figures]) -> dict[str, dict[str, str]]:

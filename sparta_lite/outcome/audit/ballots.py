@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment
+from sparta_lite.campaign.reading import read_all_settled
+from sparta_lite.campaign.records import FoughtDuel, Judgment
 from sparta_lite.campaign.store import Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, read_lines
 from sparta_lite.outcome.audit.statistics import Numbers
 from sparta_lite.outcome.audit.truth import Truth
 
@@ -60,31 +60,21 @@ def read_ballots(store: Store, truth: Truth) -> list[Ballot]:
         SpartaError: none has been, or a file is damaged.
     """
     ballots: list[Ballot] = []
-    number = 0
-    while store.reputation(number).is_file():
-        verdicts = read_json(store.reputation(number), ("verdicts",))["verdicts"]
+    for number, settled in enumerate(read_all_settled(store), start=1):
         votes: dict[int, dict[str, Judgment]] = {}
-        for row in read_lines(store.judgments(number), JUDGMENT_KEYS):
-            judgment = Judgment.from_row(row)
+        for judgment in settled.judgments:
             votes.setdefault(judgment.duel, {})[judgment.judge] = judgment
-        duels = [FoughtDuel.from_row(row) for row in read_lines(store.duels(number), DUEL_KEYS)]
-        if len(duels) != len(verdicts):
-            raise SpartaError(
-                f"{store.reputation(number)}: has {len(verdicts)} verdicts for {len(duels)} duels; "
-                "the file was changed or is damaged"
-            )
-        for each, verdict in zip(duels, verdicts, strict=True):
+        for each, verdict in zip(settled.duels, settled.reputation.verdicts, strict=True):
             first, second = (truth.is_right(each.instruction, response.text) for response in each.responses)
             ballots.append(
                 Ballot(
-                    number + 1,
+                    number,
                     each,
                     votes.get(each.duel.index, {}),
-                    None if verdict is None else (verdict["scores"][0], verdict["scores"][1]),
+                    None if verdict is None else verdict.scores,
                     (first, second),
                 )
             )
-        number += 1
     if not ballots:
         raise SpartaError(f"{store.root}: no iteration has been judged yet; let the run go on with --resume")
     return ballots

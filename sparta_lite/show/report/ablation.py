@@ -12,16 +12,15 @@ from typing import Any
 from urllib.parse import quote
 
 from sparta_lite.ablation.grid import Grid, is_finished, open_grid
-from sparta_lite.ablation.summary import FORMAT
+from sparta_lite.ablation.recorded import read_summary
+from sparta_lite.campaign.run_record import RunRecord
 from sparta_lite.campaign.store import Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json
 from sparta_lite.show.report import ablation_figures
 from sparta_lite.show.report.html import Html, chart, folded, join, note, paragraph, section, table, tag
 from sparta_lite.show.report.parts import NONE, Part, dotted, number
 
 _SUMMARY = "summary.json"
-_KEYS = ("format", "seeds", "versions", "intervals", "arms", "rows", "warnings")
 
 _WORDS = {"higher": "Higher", "lower": "Lower"}
 """Verdicts that stand at the head of the list, and the words there; others are their own words."""
@@ -36,8 +35,8 @@ class AblationFiles:
     grid: Grid
     summary: Mapping[str, Any]
     """``summary.json``; see ``ablation.summary.summarize``."""
-    record: Mapping[str, Any]
-    """``run.json`` of its first run."""
+    record: RunRecord
+    """Of its first run."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,13 +66,7 @@ def read_ablation(root: Path) -> AblationFiles:
         )
     if not (root / _SUMMARY).is_file():
         raise SpartaError(f"{root}: all runs are finished but not summed up (no {_SUMMARY}); {advice}")
-    summary = read_json(root / _SUMMARY, _KEYS)
-    if summary["format"] != FORMAT:
-        raise SpartaError(f"{root / _SUMMARY}: not of this version's form, {FORMAT}; {advice}")
-    if [arm["name"] for arm in summary["arms"]] != [arm.name for arm in grid.arms] or (
-        summary["seeds"] != grid.seeds
-    ):
-        raise SpartaError(f"{root / _SUMMARY}: is older than the last arms or seeds; {advice}")
+    summary = read_summary(grid, root / _SUMMARY, advice)
     return AblationFiles(grid, summary, Store(grid.run(0, 0).path).read_run())
 
 
@@ -81,13 +74,13 @@ def about_ablation(found: AblationFiles) -> Html:
     """What this ablation is, in one line."""
     grid = found.grid
     sizes = {(arm.config.iterations, arm.config.duels) for arm in grid.arms}
-    when = datetime.fromtimestamp(found.record["started"], timezone.utc)
+    when = datetime.fromtimestamp(found.record.started, timezone.utc)
     facts = [
         f"{len(grid.arms)} arms × {_seeds(grid.seeds)}",
         "the same seeds for all" if grid.paired else "other seeds for each",
         ", ".join(dict.fromkeys(arm.config.base for arm in grid.arms)),
         *(f"{iterations} × {duels:,} duels" for iterations, duels in sizes if len(sizes) == 1),
-        found.record["device"],
+        found.record.device,
         f"{when:%d %B %Y, %H:%M} UTC",
     ]
     return join(facts, " · ")
@@ -258,7 +251,7 @@ def _again(found: AblationFiles) -> Part:
         "sparta-lite ablate --resume --out again"
     )
     record = found.record
-    facts = {**found.summary["versions"], "device": record["device"], "threads": str(record["threads"])}
+    facts = {**found.summary["versions"], "device": record.device, "threads": str(record.threads)}
     settings = [
         [dotted(found.names, arm.name), tag("code", "\n".join(arm.settings) or "as all share them")]
         for arm in grid.arms

@@ -40,8 +40,8 @@ def _row(place: dict[str, int], settled: Settled, number: int) -> list[Any]:
         [whole(response.text) for response in each.responses],
         [len(response.ids) for response in each.responses],
         [[place[judge], *map(_short, scores)] for judge, scores in settled.votes(each.duel.index).items()],
-        None if verdict is None else [_short(score) for score in verdict["scores"]],
-        None if verdict is None else verdict["winner"],
+        None if verdict is None else [_short(score) for score in verdict.scores],
+        None if verdict is None else verdict.winner,
     ]
 
 

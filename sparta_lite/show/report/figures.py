@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
 
+from sparta_lite.campaign.metrics import TaskFigures
 from sparta_lite.show.report.reading import RunFiles, Settled, Spent
 from sparta_lite.show.state import PHASES
 
@@ -33,34 +35,43 @@ Point = tuple[str, float, Interval | None, str]
 """Label, value, interval, colour."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One task after so many iterations."""
+
+    iteration: int
+    figures: TaskFigures
+
+
 def colour(number: int) -> str:
     """The name of the colour of the ``number``-th adapter of the tribe."""
     return f"a{number % COLOURS}"
 
 
-def accuracy(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+def accuracy(run: RunFiles, rows: Sequence[Measured]) -> go.Figure:
     """One task over the iterations: the run's members, their mean, the best initial adapter, the bare base.
 
     Args:
         run: whose members and colours they are.
-        rows: the task's rows of the metrics, with their 'iteration'; one at least.
+        rows: the task's figures, iteration by iteration; one at least.
     """
-    at = [row["iteration"] for row in rows]
-    what = "mean score" if rows[0]["judged"] else "held-out accuracy"
+    at = [row.iteration for row in rows]
+    tasks = [row.figures for row in rows]
+    what = "mean score" if tasks[0].judged else "held-out accuracy"
     figure = by_iteration(what, at[-1], "iterations learned from")
     for number, name in enumerate(run.tribe):
         if name in run.members:
-            figure.add_trace(curve(name, number, at, [row["accuracy"][name] for row in rows], marked=True))
+            figure.add_trace(curve(name, number, at, [task.accuracy[name] for task in tasks], marked=True))
     if run.learner is None:
-        known = [[row["accuracy"][name] for name in run.members] for row in rows]
+        known = [[task.accuracy[name] for name in run.members] for task in tasks]
         figure.add_trace(reference("mean of the tribe", "ink", at, [*map(_mean, known)], "solid", 3.5))
     else:
         figure.data[0].line.width = 3.5
-    initial = [value for name, value in rows[0]["accuracy"].items() if name not in run.started.hostile]
+    initial = [value for name, value in tasks[0].accuracy.items() if name not in run.started.hostile]
     if at[0] == 0 and (measured := [value for value in initial if value is not None]):
         figure.add_trace(reference("best init", "ink", at, [max(measured)] * len(at), "dash", 1.5))
-    if rows[-1]["base"] is not None:
-        figure.add_trace(reference("bare base", "faint", at, [rows[-1]["base"]] * len(at), "dot", 2))
+    if tasks[-1].base is not None:
+        figure.add_trace(reference("bare base", "faint", at, [tasks[-1].base] * len(at), "dot", 2))
     return figure
 
 
@@ -161,18 +172,18 @@ def training(run: RunFiles, key: str, title: str) -> go.Figure:
     figure = blank("optimizer steps", title, height=300)
     first = [0]
     """Steps before each iteration."""
-    for iteration in range(max(row["iteration"] for row in run.training) + 1):
-        steps = max((row["steps"] for row in run.training if row["iteration"] == iteration), default=0)
+    for iteration in range(max(row.iteration for row in run.training) + 1):
+        steps = max((row.steps for row in run.training if row.iteration == iteration), default=0)
         first.append(first[-1] + steps)
     together: dict[int, list[float]] = {}
     for number, name in enumerate(run.tribe):
-        rows = [row for row in run.training if row["adapter"] == name]
+        rows = [row for row in run.training if row.adapter == name]
         if not rows:
             continue
-        at = [first[row["iteration"]] + row["step"] + 1 for row in rows]
-        figure.add_trace(curve(name, number, at, [row[key] for row in rows], marked=len(rows) < 3))
+        at = [first[row.iteration] + row.step + 1 for row in rows]
+        figure.add_trace(curve(name, number, at, [getattr(row, key) for row in rows], marked=len(rows) < 3))
         for step, row in zip(at, rows, strict=True):
-            together.setdefault(step, []).append(row[key])
+            together.setdefault(step, []).append(getattr(row, key))
     if run.learner is None:
         means = [fmean(together[step]) for step in sorted(together)]
         figure.add_trace(reference("mean of the tribe", "ink", sorted(together), means, "solid", 2.5))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any
 
 from sparta_lite.campaign.intervals import Interval, wilson
+from sparta_lite.campaign.metrics import TaskFigures
 from sparta_lite.show.report import figures
+from sparta_lite.show.report.figures import Measured
 from sparta_lite.show.report.html import Html, chart, note, paragraph, section, tag
 from sparta_lite.show.report.parts import NONE, Part, adapter, number
 from sparta_lite.show.report.reading import RunFiles
@@ -34,16 +35,16 @@ def measured(run: RunFiles) -> list[Part]:
         )
         return [Part(section("headline", "Held-out accuracy", empty), {})]
     by_task = [
-        [{**row["tasks"][place], "iteration": row["iteration"]} for row in run.evaluations]
-        for place in range(len(run.evaluations[0]["tasks"]))
+        [Measured(row.iteration, row.tasks[place]) for row in run.evaluations]
+        for place in range(len(run.evaluations[0].tasks))
     ]
     drawn = {f"accuracy-{place}": figures.accuracy(run, rows) for place, rows in enumerate(by_task)}
     charts = []
     for place, rows in enumerate(by_task):
-        title = [tag("h3", rows[0]["task"])] if len(by_task) > 1 else []
+        title = [tag("h3", rows[0].figures.task)] if len(by_task) > 1 else []
         charts += [
             *title,
-            chart(f"accuracy-{place}", f"{rows[0]['task']}: accuracy over the iterations"),
+            chart(f"accuracy-{place}", f"{rows[0].figures.task}: accuracy over the iterations"),
         ]
     said = note(
         f"Thick: {run.learner or 'the tribe’s mean'}. Dashed: the best initial adapter. Dotted: the bare "
@@ -53,12 +54,12 @@ def measured(run: RunFiles) -> list[Part]:
     return [_headline(run, by_task[0]), course]
 
 
-def _headline(run: RunFiles, rows: list[dict[str, Any]]) -> Part:
-    first, now = rows[0], rows[-1]
-    values = _values(run, first, now)
-    judged = now["judged"]
+def _headline(run: RunFiles, rows: Sequence[Measured]) -> Part:
+    now = rows[-1].figures
+    values = _values(run, rows[0], now)
+    judged = now.judged
     tiles = tag("div", *(_tile(run, value) for value in values), class_="tiles")
-    spread = [now["accuracy"][name] for name in run.members if now["accuracy"][name] is not None]
+    spread = [value for name in run.members if (value := now.accuracy[name]) is not None]
     across = (
         f"The adapters lie between {min(spread):.3f} and {max(spread):.3f}, standard deviation "
         f"{pstdev(spread):.3f}. "
@@ -71,17 +72,18 @@ def _headline(run: RunFiles, rows: list[dict[str, Any]]) -> Part:
         picked = "Best and best init were" if run.learner is None else "Best init was"
         mean = "; for the mean as if all adapters failed the same questions, so at most so wide"
         how = (
-            f"Intervals: 95%, over {now['items']:,} held-out questions (Wilson)"
+            f"Intervals: 95%, over {now.items:,} held-out questions (Wilson)"
             f"{mean if run.learner is None else ''}. {picked} picked on these very questions and "
             f"flatter{'' if run.learner is None else 's'} a little. "
         )
     seed = "One run with one seed: another seed moves these figures too."
     points = [(value.label, value.value, value.interval, value.colour) for value in values]
-    body = [_verdict(run, values, now["iteration"]), tiles, chart("headline", "values with their intervals")]
+    verdict = _verdict(run, values, rows[-1].iteration)
+    body = [verdict, tiles, chart("headline", "values with their intervals")]
     return Part(
         section(
             "headline",
-            f"Held-out {'score' if judged else 'accuracy'}: {now['task']}",
+            f"Held-out {'score' if judged else 'accuracy'}: {now.task}",
             *body,
             note(across, _left_out(run), how, seed),
         ),
@@ -95,18 +97,18 @@ def _left_out(run: RunFiles) -> str:
     return f"Hostile, and left out here: {', '.join(names)}. " if names else ""
 
 
-def _values(run: RunFiles, first: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Value]:
+def _values(run: RunFiles, first: Measured, now: TaskFigures) -> list[_Value]:
     """Tribe mean and best, or who learned alone; best init, bare base: those that are known."""
-    known = {name: value for name in run.members if (value := now["accuracy"][name]) is not None}
+    known = {name: value for name in run.members if (value := now.accuracy[name]) is not None}
     before = {
         name: value
-        for name, value in first["accuracy"].items()
+        for name, value in first.figures.accuracy.items()
         if value is not None and name not in run.started.hostile
     }
     values = []
 
     def add(label: str, who: str, value: float, colour: str) -> None:
-        interval = None if now["judged"] else wilson(value * now["items"], now["items"])
+        interval = None if now.judged else wilson(value * now.items, now.items)
         values.append(_Value(label, who, value, interval, colour))
 
     if known and run.learner is not None:
@@ -115,11 +117,11 @@ def _values(run: RunFiles, first: Mapping[str, Any], now: Mapping[str, Any]) -> 
         best = max(known, key=known.__getitem__)
         add("tribe mean", f"{len(known)} adapters", fmean(known.values()), "accent")
         add("best", best, known[best], "ink")
-    if before and first["iteration"] == 0:
+    if before and first.iteration == 0:
         best = max(before, key=before.__getitem__)
         add("best init", best, before[best], "ink")
-    if now["base"] is not None:
-        add("bare base", "no adapter", now["base"], "faint")
+    if now.base is not None:
+        add("bare base", "no adapter", now.base, "faint")
     return values
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign import reading
 from sparta_lite.campaign.events import (
     Event,
     PhaseFinished,
@@ -14,14 +15,19 @@ from sparta_lite.campaign.events import (
     Planned,
     RunStarted,
     Warned,
-    from_row,
+    read_events,
 )
-from sparta_lite.campaign.records import DUEL_KEYS, JUDGMENT_KEYS, FoughtDuel, Judgment, who_learns
-from sparta_lite.campaign.store import METRICS_KEYS, Store
-from sparta_lite.combat import Votes
+from sparta_lite.campaign.metrics import Evaluation, Metric, Update, evaluations, of_kind, who_learns
+from sparta_lite.campaign.reading import read_all_settled, read_metrics, recorded_config
+from sparta_lite.campaign.records import FoughtDuel, Judgment
+from sparta_lite.campaign.reputations import VerdictRow
+from sparta_lite.campaign.run_record import RunRecord
+from sparta_lite.campaign.store import Store
+from sparta_lite.combat import Standing, Votes
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, read_lines
-from sparta_lite.show.runs import state_of
+from sparta_lite.files import read_json
+from sparta_lite.show.runs import EVENTS, state_of
+from sparta_lite.typed import RESTORE, read_bytes
 
 AUDIT = "audit.json"
 """What the deeper audits of the judges leave in a run's directory."""
@@ -35,7 +41,7 @@ class Settled:
     duels: tuple[FoughtDuel, ...]
     judgments: dict[int, tuple[Judgment, ...]]
     """Duel -> its judges' scores."""
-    verdicts: tuple[dict[str, Any] | None, ...]
+    verdicts: tuple[VerdictRow | None, ...]
     """Per duel aggregated scores and the winner's place; None where no vote was valid."""
     ratings: dict[str, tuple[float, float]]
     """Adapter -> reputation and deviation after the last duel."""
@@ -48,7 +54,7 @@ class Settled:
     def winner(self, place: int) -> int | None:
         """0 or 1; None where there was no winner. ``place``: of the duel in ``duels``."""
         verdict = self.verdicts[place]
-        return None if verdict is None else verdict["winner"]
+        return None if verdict is None else verdict.winner
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,7 @@ class RunFiles:
     root: Path
     state: str
     """'finished', 'running', 'stopped' or 'failed'."""
-    record: dict[str, Any]
-    """``run.json``."""
+    record: RunRecord
     config: str
     """``config.yaml``, as it stands there."""
     sft_weight: float
@@ -81,10 +86,10 @@ class RunFiles:
     """Adapters that learn: a baseline's one, else the tribe; the tribe also while that is not known yet."""
     start: dict[str, tuple[float, float]]
     """Adapter -> reputation and deviation before the first duel; empty before anything is settled."""
-    evaluations: tuple[dict[str, Any], ...]
-    """Rows of the metrics, in the order of iterations; each has 'iteration' and 'tasks'."""
-    training: tuple[dict[str, Any], ...]
-    """Rows of the metrics: one per adapter and optimizer step."""
+    evaluations: tuple[Evaluation, ...]
+    """In the order of iterations."""
+    training: tuple[Update, ...]
+    """One per adapter and optimizer step."""
     iterations: tuple[Settled, ...]
     spent: tuple[Spent, ...]
     planned: dict[str, int]
@@ -119,27 +124,28 @@ def read_run(root: Path) -> RunFiles:
             f"{root}: neither a run's nor an ablation's directory; give one that `sparta-lite run` or "
             "`sparta-lite ablate` made"
         )
-    record = store.read_run()
-    events = [from_row(row) for row in read_lines(store.events)] if store.events.is_file() else []
+    record, config = store.read_run(), recorded_config(store)
+    events = read_events(store.content(store.events), store.events) if store.events.is_file() else []
     starts = [event for event in events if isinstance(event, RunStarted)]
     if not starts:
         raise SpartaError(f"{root}: nothing has happened in it yet; report on it when it has begun")
-    metrics = read_lines(store.metrics, METRICS_KEYS) if store.metrics.is_file() else []
-    measured = {row["iteration"]: row for row in metrics if row["kind"] == "evaluation"}
-    iterations = _iterations(store)
+    started = starts[-1]
+    metrics = read_metrics(store, started.tribe, started.iterations)
+    settled = read_all_settled(store)
+    _require_fitting(store, started, metrics, settled)
     plans = [event for event in events if isinstance(event, Planned)]
     return RunFiles(
         root=root,
         state=state_of(root),
         record=record,
-        config=store.config.read_text(encoding="utf-8"),
-        sft_weight=load_config(store.config).training.sft_weight,
-        started=starts[-1],
-        learners=who_learns(metrics) or starts[-1].tribe,
-        start=_ratings(store.read_reputation(0)["before"]) if iterations else {},
-        evaluations=tuple(measured[iteration] for iteration in sorted(measured)),
-        training=tuple(row for row in metrics if row["kind"] == "training"),
-        iterations=iterations,
+        config=read_bytes(store.config).decode(),
+        sft_weight=config.training.sft_weight,
+        started=started,
+        learners=who_learns(metrics) or started.tribe,
+        start=_ratings(settled[0].reputation.before) if settled else {},
+        evaluations=tuple(evaluations(metrics).values()),
+        training=tuple(of_kind(metrics, Update)),
+        iterations=tuple(_settled(iteration, each) for iteration, each in enumerate(settled)),
         spent=_spent(events),
         planned=plans[-1].memory if plans else {},
         warnings=tuple(event.message for event in events if isinstance(event, Warned)),
@@ -147,36 +153,33 @@ def read_run(root: Path) -> RunFiles:
     )
 
 
-def _iterations(store: Store) -> tuple[Settled, ...]:
-    found: list[Settled] = []
-    while store.reputation(len(found)).is_file():
-        iteration = len(found)
-        reputation = store.read_reputation(iteration)
-        judgments: dict[int, list[Judgment]] = {}
-        for row in read_lines(store.judgments(iteration), JUDGMENT_KEYS):
-            judgments.setdefault(row["duel"], []).append(Judgment.from_row(row))
-        duels = tuple(FoughtDuel.from_row(row) for row in read_lines(store.duels(iteration), DUEL_KEYS))
-        verdicts = tuple(reputation["verdicts"])
-        if len(verdicts) != len(duels):
-            raise SpartaError(
-                f"{store.reputation(iteration)}: has {len(verdicts)} verdicts for {len(duels)} duels; "
-                "the files were changed or are damaged"
-            )
-        found.append(
-            Settled(
-                iteration=iteration,
-                duels=duels,
-                judgments={duel: tuple(cast) for duel, cast in judgments.items()},
-                verdicts=verdicts,
-                ratings=_ratings(reputation["after"]),
-                weights=reputation["judge_weights"],
-            )
-        )
-    return tuple(found)
+def _require_fitting(
+    store: Store, started: RunStarted, metrics: Sequence[Metric], settled: Sequence[reading.Settled]
+) -> None:
+    """Refuse files of different runs."""
+    for iteration, each in enumerate(settled):
+        if set(each.reputation.tribe) != set(started.tribe) or iteration >= started.iterations:
+            raise SpartaError(f"{store.reputation(iteration)}: is not of the run in {EVENTS}; {RESTORE}")
+    if set(who_learns(metrics) or started.tribe) <= set(started.hostile):
+        raise SpartaError(f"{store.metrics}: nobody learns but hostile adapters; {RESTORE}")
 
 
-def _ratings(standing: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: (each["reputation"], each["deviation"]) for name, each in standing["ratings"].items()}
+def _settled(iteration: int, found: reading.Settled) -> Settled:
+    judgments: dict[int, list[Judgment]] = {}
+    for judgment in found.judgments:
+        judgments.setdefault(judgment.duel, []).append(judgment)
+    return Settled(
+        iteration=iteration,
+        duels=found.duels,
+        judgments={duel: tuple(cast) for duel, cast in judgments.items()},
+        verdicts=found.reputation.verdicts,
+        ratings=_ratings(found.reputation.after),
+        weights=found.reputation.judge_weights,
+    )
+
+
+def _ratings(standing: Standing) -> dict[str, tuple[float, float]]:
+    return {name: (rating.reputation, rating.deviation) for name, rating in standing.ratings.items()}
 
 
 def _spent(events: list[Event]) -> tuple[Spent, ...]:

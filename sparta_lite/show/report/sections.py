@@ -45,7 +45,7 @@ def run_parts(run: RunFiles) -> list[Part]:
 def about(run: RunFiles) -> Html:
     """What this run is, in one line."""
     started = run.started
-    when = datetime.fromtimestamp(run.record["started"], timezone.utc)
+    when = datetime.fromtimestamp(run.record.started, timezone.utc)
     facts = [
         *([] if started.algorithm == "sparta" else [started.algorithm]),
         f"{len(run.tribe)} adapters on {started.base}",
@@ -60,8 +60,8 @@ def about(run: RunFiles) -> Html:
 
 
 def _ended(run: RunFiles) -> str:
-    if run.state == "finished":
-        return f"finished after {duration(run.record['finished'] - run.record['started'])}"
+    if run.state == "finished" and run.record.finished is not None:
+        return f"finished after {duration(run.record.finished - run.record.started)}"
     return f"{run.state} after {len(run.iterations)} of {run.started.iterations} iterations"
 
 
@@ -232,12 +232,12 @@ def _again(run: RunFiles) -> Part:
     record = run.record
     command = f"sparta-lite run {config} --out runs/again"
     facts = {
-        **record["versions"],
-        "device": record["device"],
-        "threads": str(record["threads"]),
-        **record["choices"],
+        **record.versions,
+        "device": record.device,
+        "threads": str(record.threads),
+        **record.choices,
     }
-    hashes = [[name, tag("code", digest[:16])] for name, digest in record["hashes"].items()]
+    hashes = [[name, tag("code", digest[:16])] for name, digest in record.hashes.items()]
     body = [
         paragraph("The settings below are complete. With these versions, on such a device, the run repeats."),
         tag("pre", command),

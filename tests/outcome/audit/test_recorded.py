@@ -21,6 +21,8 @@ from sparta_lite.outcome.audit.recorded import flat, judge_figures, reasons, tri
 from sparta_lite.outcome.audit.truth import Truth, find_truth
 from sparta_lite.pocket import items
 
+from ...run_files import reputation, run_record
+
 KNOWN = Truth(lambda instruction, text: text == "right")
 
 
@@ -134,17 +136,20 @@ def test_a_runs_files_become_ballots(tmp_path: Path) -> None:
         Duel(0, 3, ("a", "b")), question.question, (response(question.answer, 3), response("?", 2))
     )
     judged = [vote(0, "c", (8.0, 2.0), (-1.0, None)), vote(0, "d", (None, 2.0), failures=("no score", None))]
+    write_json(store.run, run_record())
+    empty = reputation(1, dict.fromkeys("abcd", 100.0))
     for number, verdict in enumerate([{"scores": [8.0, 2.0], "winner": 0}, None]):
         write_lines(store.duels(number), [fought.to_row()])
         write_lines(store.judgments(number), [each.to_row() for each in judged])
-        write_json(store.reputation(number), {"verdicts": [verdict]})
+        record = reputation(number, dict.fromkeys("abcd", 100.0))
+        write_json(store.reputation(number), {**record, "verdicts": [verdict]})
     ballots = read_ballots(store, find_truth(load_config(None)))
     assert [each.iteration for each in ballots] == [1, 2]
     assert [each.verdict for each in ballots] == [(8.0, 2.0), None]
     assert ballots[0].right == (True, False)
     assert ballots[1].votes == {"c": judged[0], "d": judged[1]}
     assert flat(tribe_figures(ballots, KNOWN))["without_verdict"] == 0.5
-    write_json(store.reputation(1), {"verdicts": []})
+    write_json(store.reputation(1), empty)
     with pytest.raises(SpartaError, match="0 verdicts for 1 duels"):
         read_ballots(store, KNOWN)
     with pytest.raises(SpartaError, match="no iteration has been judged yet"):
