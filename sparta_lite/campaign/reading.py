@@ -32,10 +32,10 @@ class Settled:
 
 
 def recorded_config(store: Store) -> Config:
-    """The settings of a run.
+    """The settings of a run whose records are as they were written.
 
     Raises:
-        SpartaError: they are damaged, or were changed since the run began, sizes of batches apart.
+        SpartaError: a file was changed since, sizes of batches in the settings apart, or is damaged.
     """
     config = load_config(store.config)
     record = store.read_run()
@@ -45,6 +45,7 @@ def recorded_config(store: Store) -> Config:
 
         if settings_digest(config) != record.hashes.get(store.config.name):
             raise SpartaError(f"{store.config}: was changed since the run began; put it back")
+    store.require_unchanged()
     return config
 
 

@@ -22,6 +22,7 @@ def require_sound(store: Store, config: Config, tribe: Sequence[str]) -> None:
     Raises:
         SpartaError: one is; it names the file.
     """
+    store.require_unchanged()
     read_metrics(store, tribe, config.iterations)
     if store.events.is_file():
         read_events(store.content(store.events), store.events)
@@ -30,9 +31,6 @@ def require_sound(store: Store, config: Config, tribe: Sequence[str]) -> None:
         reputation = read_reputation(store, iteration)
         other = set(reputation.tribe) != set(tribe)
         require("is not of the run's tribe" if other else None, str(store.reputation(iteration)))
-        for path in (store.duels(iteration), store.judgments(iteration), store.preferences(iteration)):
-            if store.digest(path) is not None:
-                store.content(path)
     if complete:
         for name in tribe:
             place = store.require_adapter(complete - 1, name)

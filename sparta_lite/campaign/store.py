@@ -213,6 +213,16 @@ class Store:
             raise changed(path)
         return data
 
+    def require_unchanged(self) -> None:
+        """Look at every record of the run; adapters are looked at where they are used.
+
+        Raises:
+            SpartaError: one does not hold what was written.
+        """
+        for name in self.digests() or {}:
+            if "adapters" not in Path(name).parts and name != self.config.name:
+                self.content(self.root / name)
+
     def require_adapter(self, iteration: int, name: str) -> Path:
         """The directory of an adapter as an iteration left it.
 

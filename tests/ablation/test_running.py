@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from sparta_lite.campaign import keeping
 from sparta_lite.campaign.config import Config, load_config, show_config
 from sparta_lite.campaign.events import Evaluated
 from sparta_lite.campaign.loop import run
-from sparta_lite.campaign.store import FORMAT, Store
+from sparta_lite.campaign.store import ABLATION, Store
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json, write_text
+from sparta_lite.files import read_json, write_json, write_text
 from sparta_lite.show.ablation import AblationTrackers
+
+from ..run_files import run_record
 
 VARY = "reputation.scale=20,0.1"
 TIMED = ("run.json", "events.jsonl", "lock")
@@ -108,13 +111,45 @@ def test_an_ablation_killed_in_a_run_goes_on_to_the_same_bytes(
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
 
+@pytest.mark.parametrize("place", ["absent", "empty"])
+def test_a_grid_killed_in_its_first_moments_is_whole_or_had_never_been(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """At every write: what a kill would leave there, and that a further arm is added in one step."""
+    root = tmp_path / "out"
+    if place == "empty":
+        root.mkdir()
+    found: list[Grid | None] = []
+
+    def looking(call: Callable[..., None]) -> Callable[..., None]:
+        def wrapper(*arguments: object) -> None:
+            found.append(open_grid(root) if root.exists() and any(root.iterdir()) else None)
+            call(*arguments)
+
+        return wrapper
+
+    small = made(tiny_config, root)
+    wide = made(tiny_config, root, vary="reputation.scale=20,0.1,3")
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace", "rename"):
+            patch.setattr(os, name, looking(getattr(os, name)))
+        for grown, before in ((small, None), (wide, small)):
+            found.clear()
+            (tmp_path / ".out.partial" / "left").mkdir(parents=True)  # by one that was killed
+            grown.write()
+            assert len(found) > 6
+            assert all(each in (before, grown) for each in found)
+            assert open_grid(root) == grown
+    assert sorted(path.name for path in root.iterdir()) == [ABLATION, "scale=0.1", "scale=20", "scale=3"]
+
+
 def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {("scale=20", 1): "no space left", ("scale=0.1", 0): "a NaN", ("scale=0.1", 1): "no space left"}
 
     def stand_in(kept: object, config: Config, path: Path, *_: object) -> None:
-        Store(path).update_run(format=FORMAT, status="failed")
+        Store(path).update_run(**run_record(status="failed"))
         write_text(path / "config.yaml", show_config(config))
         if (why := broken.get((path.parent.name, config.seed))) is not None:
             raise SpartaError(why)
@@ -171,7 +206,7 @@ def test_a_run_whose_events_are_damaged_holds_up_no_other(
     """The trackers read them as soon as the run begins."""
     ablation = made(tiny_config, tmp_path / "out", seeds=1)
     broken, sound = ablation.runs()
-    Store(broken.path).update_run(format=FORMAT, status="interrupted")
+    write_json(broken.path / "run.json", run_record(status="interrupted"))
     write_text(broken.path / "config.yaml", show_config(broken.config))
     write_text(broken.path / "events.jsonl", "{\n")
     ran: list[Path] = []

@@ -123,6 +123,19 @@ def test_another_plan_does_not_touch_what_stands_there(
         forge_tribe(plan, tmp_path)
 
 
+def test_what_a_process_killed_at_once_has_left_is_in_nobodys_way(
+    plan: ForgePlan, forged: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """As far as its record: with it, finished adapters are kept."""
+    (tmp_path / ".forge.json.partial").write_text("{")
+    forge_tribe(plan, tmp_path)
+    assert (tmp_path / "forge.json").read_bytes() == (forged[0] / "forge.json").read_bytes()
+    for text in ("[]", "{}", "[" * 20_000, "\ud7ff{"):
+        (tmp_path / "forge.json").write_text(text)
+        with pytest.raises(SpartaError, match=r"forge\.json: .*the file was changed or is damaged"):
+            forge_tribe(plan, tmp_path)
+
+
 def test_answers_that_begin_beyond_the_length_are_refused(plan: ForgePlan, tmp_path: Path) -> None:
     short = dataclasses.replace(plan, settings=dataclasses.replace(SETTINGS, max_length=8))
     with pytest.raises(SpartaError, match="no answer begins within 8 tokens; raise --max-length"):

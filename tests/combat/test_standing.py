@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 
@@ -103,10 +104,57 @@ def test_a_standing_survives_json_bit_for_bit(first, second, kind):
     assert settle(restored, second, settings) == settle(standing, second, settings)
 
 
-@pytest.mark.parametrize("data", [{}, {"iteration": 1, "ratings": {"a": {}}, "factors": {}}, []])
+@pytest.mark.parametrize("data", [{}, {"iteration": 1, "ratings": {"a": {}}, "factors": {}}, [], None, "x"])
 def test_a_damaged_record_is_refused(data):
     with pytest.raises(SpartaError, match="damaged"):
         Standing.from_json(data)
+
+
+DAMAGED = {
+    "an iteration of text": lambda data: data.update(iteration="1"),
+    "half an iteration": lambda data: data.update(iteration=1.5),
+    "an iteration below zero": lambda data: data.update(iteration=-1),
+    "a true iteration": lambda data: data.update(iteration=True),
+    "a reputation of text": lambda data: data["ratings"]["ada"].update(reputation="100"),
+    "an infinite reputation": lambda data: data["ratings"]["ada"].update(reputation=math.inf),
+    "no number": lambda data: data["ratings"]["ada"].update(reputation=math.nan),
+    "thousands of digits": lambda data: data["ratings"]["ada"].update(reputation=10**5000),
+    "no deviation": lambda data: data["ratings"]["ada"].update(deviation=0.0),
+    "a rating of text": lambda data: data["ratings"].update(ada="deviation"),
+    "changes of text": lambda data: data["ratings"]["ada"].update(changes="12"),
+    "changes of an object": lambda data: data["ratings"]["ada"].update(changes={}),
+    "a factor too few": lambda data: data["factors"].pop("bea"),
+    "a result with oneself": lambda data: data["results"][0][0].__setitem__(0, data["results"][0][0][1]),
+    "a result of nobody": lambda data: data["results"][0][0].__setitem__(0, "nobody"),
+    "a result of a list": lambda data: data["results"][0][0].__setitem__(0, ["ada"]),
+    "a result of two": lambda data: data["results"][0][0].pop(),
+    "a ballot too long": lambda data: data["ballots"][0].__setitem__(0, "+" * 12),
+    "a ballot of words": lambda data: data["ballots"][0].__setitem__(0, "?" * len(TRIBE)),
+    "a judge that never errs": lambda data: data["reliability"].update(ada=1.0),
+    "a judge that is not known": lambda data: data["reliability"].pop("ada"),
+    "a list nested deeply": lambda data: data.update(results=nested(100_000)),
+}
+
+
+def nested(levels):
+    inner = []
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_record_that_does_not_fit_is_refused(damage):
+    settings = ReputationSettings(kind="reliability")
+    duels = schedule(12, TRIBE, begin(TRIBE, settings).reputations, MatchSettings(), seed=3, iteration=0)
+    cast = [(duel, dict.fromkeys(judges(duel, TRIBE), (4.0 + duel.index % 5, 6.0))) for duel in duels]
+    data = json.loads(json.dumps(settle(begin(TRIBE, settings), cast, settings).standing.to_json()))
+    assert Standing.from_json(data).to_json() == data
+    DAMAGED[damage](data)
+    with pytest.raises(SpartaError) as refused:
+        Standing.from_json(data)
+    assert str(refused.value).startswith("the recorded reputations are damaged (")
+    assert len(str(refused.value)) < 200
 
 
 def test_a_fair_start_gives_everyone_the_same():

@@ -367,39 +367,25 @@ def test_an_audit_that_is_no_record_is_named(unchecked: Path) -> None:
         assert_named("report", unchecked, "audit.json")
 
 
-CHANGED: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
-    # file, a change that still parses, and who has to notice
-    "duels.jsonl": (
-        lambda row: row["responses"][0].update(text="another answer"),
-        ("resume", "report", "replay", "audit"),
-    ),
-    "judgments.jsonl": (
-        lambda row: row.update(scores=[2.5, 7.25], failures=[None, None]),
-        ("resume", "report", "replay", "audit"),
-    ),
-    "preferences.jsonl": (lambda row: row["chosen"][0].update(content="Better!"), ("resume",)),
-    "reputation.json": (
-        lambda record: record["tally"]["ada"].update(wins=1000),
-        ("resume", "eval", "export", "chat", "report", "replay", "audit"),
-    ),
-    "metrics.jsonl": (
-        lambda row: (row.update(base=0.5), row["tasks"][0].update(base=0.5)),
-        ("resume", "export", "report", "list"),
-    ),
-    "events.jsonl": (lambda event: event.update(time=event["time"] + 1), ("resume", "report")),
-    "run.json": (
-        lambda record: record.update(seed=record["seed"] + 1),
-        ("resume", "eval", "export", "chat", "report", "replay", "audit", "list"),
-    ),
+CHANGED: dict[str, Callable[[Any], object]] = {
+    # file, and a change that still parses
+    "duels.jsonl": lambda row: row["responses"][0].update(text="another answer"),
+    "judgments.jsonl": lambda row: row.update(scores=[2.5, 7.25], failures=[None, None]),
+    "preferences.jsonl": lambda row: row["chosen"][0].update(content="Better!"),
+    "reputation.json": lambda record: record["tally"]["ada"].update(wins=1000),
+    "metrics.jsonl": lambda row: (row.update(base=0.5), row["tasks"][0].update(base=0.5)),
+    "events.jsonl": lambda event: event.update(time=event["time"] + 1),
+    "run.json": lambda record: record.update(seed=record["seed"] + 1),
 }
 
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_change_that_still_parses_is_noticed(run: Path, name: str) -> None:
-    change, commands = CHANGED[name]
-    edit(file_of(run, name), change)
-    for command in commands:
+    edit(file_of(run, name), CHANGED[name])
+    for command in ("resume", "eval", "export", "chat", "report", "replay", "audit"):
         assert_named(command, run, f"{name}: was changed since it was written")
+    if name in ("run.json", "metrics.jsonl"):
+        assert_named("list", run, f"{name}: was changed since it was written")
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
