@@ -101,7 +101,7 @@ def _date(grid: Grid) -> datetime:
         store = Store(run.path)
         with contextlib.suppress(SpartaError):  # that run will say so itself
             record = store.read_run()
-            return begun(record.get("date"), record.get("started"), store.run)
+            return begun(record.date, record.started, store.run)
     return now()
 
 

@@ -26,6 +26,8 @@ from sparta_lite.outcome.finished import open_run
 from sparta_lite.outcome.talking import open_talk
 from sparta_lite.training.sft import Lesson, SftSettings
 
+from ..run_files import forget_digests
+
 MONDAY, TUESDAY = datetime(2026, 3, 30, 23, 59, 59), datetime(2026, 3, 31, 0, 0, 1)
 PRINTED = "Today: {{ strftime_now('%d %b %Y') }}\n"
 SAME = ("duels.jsonl", "judgments.jsonl", "reputation.json", "preferences.jsonl", "metrics.jsonl")
@@ -162,7 +164,7 @@ def test_the_harness_has_the_runs_date(dated_run: Path) -> None:
 
 
 def test_a_run_from_before_dates_were_recorded_has_that_of_its_start(dated_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(dated_run, tmp_path / "run")
+    forget_digests(shutil.copytree(dated_run, tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     del record["date"]
     record["started"] = TUESDAY.timestamp() + 0.25
@@ -172,7 +174,7 @@ def test_a_run_from_before_dates_were_recorded_has_that_of_its_start(dated_run: 
 
 @pytest.mark.parametrize("date", ["yesterday", 5, {}, "2026-02-30T00:00:00"])
 def test_a_damaged_date_is_one_line(dated_run: Path, tmp_path: Path, date: Any) -> None:
-    shutil.copytree(dated_run, tmp_path / "run")
+    forget_digests(shutil.copytree(dated_run, tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "date": date}))
     with pytest.raises(SpartaError, match=r"run\.json"):

@@ -15,6 +15,7 @@ from sparta_lite.campaign.events import Event, PhaseFinished
 from sparta_lite.campaign.loop import run
 
 from .choosing import KEYS, valid
+from .damage import KINDS, damage
 from .odd import damaged, spoilt
 from .trying import Found, command, fuzz, unchanged
 
@@ -66,10 +67,30 @@ def test_damaged_runs(runs: dict[str, Path]) -> None:
         shutil.copytree(place / "inputs", before)
         came_to = command(arguments)
         if came_to == "refused":
-            _require_kept(before, place / "inputs")
+            _require_same(before, place / "inputs")
         return came_to
 
     fuzz("runs", 100, attempt)
+
+
+def test_a_changed_record_is_noticed(runs: dict[str, Path]) -> None:
+    """Also where it still parses: by every command that goes by the run's records, which changes nothing."""
+
+    def attempt(number: int, random: Random, place: Path) -> str:
+        run = Path(shutil.copytree(runs["finished"], place / "inputs" / "run"))
+        file = random.choice(
+            [path for path in run.rglob("*.json*") if "iteration-00/adapters" not in str(path)]
+        )
+        if not damage(file, random.choice(KINDS), number):
+            return "no damage"
+        # Adapters are looked at by whoever loads all of them.
+        arguments = random.choice(WRITING[1:3] if "adapters" in file.parts else (*READING[2:], *WRITING))
+        with unchanged(place / "inputs"):
+            if command(arguments) != "refused":
+                raise Found(f"{arguments[0]} did not notice what was done to {file.relative_to(run)}")
+        return "refused"
+
+    fuzz("changes", 60, attempt)
 
 
 def test_rules_at_the_ends_of_their_ranges(runs: dict[str, Path]) -> None:
@@ -85,13 +106,11 @@ def test_rules_at_the_ends_of_their_ranges(runs: dict[str, Path]) -> None:
     fuzz("rules", 100, attempt)
 
 
-def _require_kept(before: Path, after: Path) -> None:
-    """A command that wrote before it met the damage may only have made files longer."""
-    for file in (
-        each for each in before.rglob("*") if each.is_file() and each.name not in ("lock", "run.json")
-    ):
-        kept, now = file.read_bytes(), after / file.relative_to(before)
-        if not now.is_file() or now.read_bytes()[: len(kept)] != kept:
+def _require_same(before: Path, after: Path) -> None:
+    """A command that refuses does so before it writes."""
+    for file in (each for each in before.rglob("*") if each.is_file() and each.name != "lock"):
+        now = after / file.relative_to(before)
+        if not now.is_file() or now.read_bytes() != file.read_bytes():
             raise Found(f"refused, but changed {file.relative_to(before)}")
 
 
