@@ -86,7 +86,12 @@ def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.de
 
 
 def add_lora(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    routing: Routing,
+    gain: Tensor | None = None,
 ) -> list[Tensor]:
     """Add each row's low-rank update ``scale * x @ A.T @ B.T`` to the outputs of a linear layer.
 
@@ -100,32 +105,44 @@ def add_lora(
         a: the bank's A of this layer, the projections' ranks one after another, [slots, P * rank, in].
         b: the bank's B of each projection, P x [slots, out_p, rank].
         routing: which rows belong to which slots.
+        gain: what multiplies the low-rank states ``x @ A.T`` besides the scale, [slots, P * rank], where
+            adapters scale their modules differently; None: nothing.
 
     Returns:
         P x [rows, length, out_p], in the dtype of ``outputs``. Torch takes the products in that of ``x``,
         Triton in that of ``outputs``: they differ under autocast alone, which torch's products see.
     """
     if not choice.use_triton(x):
-        return by_torch(outputs, x, a, b, routing)
+        return by_torch(outputs, x, a, b, routing, gain)
     return choice.attempt(
-        lambda: by_triton(outputs, x, a, b, routing), lambda: by_torch(outputs, x, a, b, routing)
+        lambda: by_triton(outputs, x, a, b, routing, gain), lambda: by_torch(outputs, x, a, b, routing, gain)
     )
 
 
 def by_triton(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    routing: Routing,
+    gain: Tensor | None = None,
 ) -> list[Tensor]:
     """``add_lora`` in Triton, whatever the device."""
     from sparta_lite.kernels.triton_lora import grouped_lora
 
     rows, length, _ = x.shape
     flat = [output.flatten(0, 1) for output in outputs]  # [rows * length, out_p]
-    results = grouped_lora(flat, x.flatten(0, 1), a, b, routing.segments(length))
+    results = grouped_lora(flat, x.flatten(0, 1), a, b, routing.segments(length), gain)
     return [result.view(rows, length, -1) for result in results]
 
 
 def by_torch(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: Routing
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    routing: Routing,
+    gain: Tensor | None = None,
 ) -> list[Tensor]:
     """``add_lora`` in plain torch."""
     rows, length, width = x.shape
@@ -136,6 +153,8 @@ def by_torch(
     if grid.gather is not None:
         low = low.index_select(0, grid.gather)  # [lines * cells, length, in]
     low = torch.bmm(low.reshape(lines, cells * length, width), a.mT)  # [lines, cells * length, P * rank]
+    if gain is not None:
+        low = low * gain.narrow(0, grid.first, lines)[:, None].to(low.dtype)
     scale = 1.0
     if isinstance(grid.scale, float):
         scale = grid.scale
@@ -164,6 +183,7 @@ def gradients_by_torch(
     gradients: Sequence[Tensor],
     asked: Sequence[bool],
     segments: Segments,
+    gain: Tensor | None = None,
 ) -> list[Tensor | None]:
     """The backward half of a pass whose forward half was Triton's, by autograd over the definition.
 
@@ -174,6 +194,7 @@ def gradients_by_torch(
         gradients: of the P results, each [tokens, out_p].
         asked: whether the gradients of ``x``, ``a`` and each of ``b`` are wanted.
         segments: which tokens belong to which slots.
+        gain: see ``add_lora``.
 
     Returns:
         The gradients in the order of ``asked``, None where one is not wanted.
@@ -184,7 +205,7 @@ def gradients_by_torch(
         leaves = [each.detach().requires_grad_() for each in (x, a, *b)]
         x_, a_, *b_ = (leaf.to(dtype) for leaf in leaves)
         zeros = [torch.zeros_like(each) for each in gradients]
-        results = reference.grouped_lora(zeros, x_[order], a_, b_, scales, bounds)
+        results = reference.grouped_lora(zeros, x_[order], a_, b_, scales, bounds, gain)
     found = torch.autograd.grad(results, leaves, [each[order] for each in gradients])
     return [each if want else None for each, want in zip(found, asked, strict=True)]
 

@@ -18,6 +18,7 @@ def grouped_lora(
     b: Sequence[Tensor],
     scales: Sequence[float],
     bounds: Sequence[int],
+    gain: Tensor | None = None,
 ) -> list[Tensor]:
     """Add to every row the low-rank update of its adapter, for P projections of one input.
 
@@ -31,12 +32,15 @@ def grouped_lora(
         b: P x [slots, out_p, rank].
         scales: alpha / rank, one number per slot.
         bounds: slots + 1 ascending places, the first of them 0.
+        gain: what multiplies the low-rank states besides, [slots, P * rank]; None: nothing.
 
     Returns:
         P x [tokens, out_p], new tensors.
     """
     results = [output.clone() for output in outputs]
     rank = a.shape[1] // len(outputs)
+    if gain is not None:
+        a = a * gain[..., None].to(a.dtype)
     for slot, scale in enumerate(scales):
         rows = slice(bounds[slot], bounds[slot + 1])
         for result, a_p, b_p in zip(results, a[slot].split(rank), b, strict=True):

@@ -2,7 +2,7 @@
 
 Three kernels, each a grouped matrix product that accumulates in fp32:
 
-    shrink     low[place] = x[row] @ W[slot].T        from the layer's width down to the ranks
+    shrink     low[place] = x[row] @ W[slot].T        from the layer's width down to the ranks, times a gain
     expand     result[row] = output[row] + scale * low[place] @ W[slot].T        and up again
     gradient   dW[slot] = scale * sum over the segment of low[place] outer x[row]
 
@@ -32,7 +32,12 @@ from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
 
 def grouped_lora(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], segments: Segments
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    segments: Segments,
+    gain: Tensor | None = None,
 ) -> list[Tensor]:
     """Add each row's low-rank update ``scale * x @ A.T @ B.T`` to the outputs of a linear layer.
 
@@ -49,6 +54,7 @@ def grouped_lora(
         a: the bank's A of this layer, the projections' ranks one after another, [slots, P * rank, in].
         b: the bank's B of each projection, P x [slots, out_p, rank].
         segments: which rows belong to which slots, for as many slots as ``a`` has.
+        gain: see ``lora.add_lora``.
 
     Returns:
         P x [tokens, out_p], in the dtype of ``outputs``. Rows without adapter keep their values.
@@ -62,49 +68,46 @@ def grouped_lora(
             f"for {len(x)} rows and {len(a)} slots"
         )
     if torch.is_grad_enabled() and any(each.requires_grad for each in (*outputs, x, a, *b)):
-        return list(_GroupedLora.apply(segments, x, a, *outputs, *b))
+        return list(_GroupedLora.apply(segments, gain, x, a, *outputs, *b))
     dtype = outputs[0].dtype
-    low = _shrink(_by_row(x), a, 1, segments, dtype, splits=_splits(x.shape[1], segments))
+    low = _shrink(_by_row(x), a, 1, segments, dtype, gain, splits=_splits(x.shape[1], segments))
     _expand(outputs, outputs, low, b, 2, segments, dtype)
     return list(outputs)
 
 
 class _GroupedLora(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, segments: Segments, x: Tensor, a: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, segments: Segments, gain: Tensor | None, x: Tensor, a: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
         outputs, b = others[: len(others) // 2], others[len(others) // 2 :]
         x, dtype = _by_row(x), outputs[0].dtype
-        low = _shrink(x, a, 1, segments, dtype)
+        low = _shrink(x, a, 1, segments, dtype, gain)
         results = tuple(torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in outputs)
         _expand(results, outputs, low, b, 2, segments, dtype)
-        ctx.segments = segments
+        ctx.segments, ctx.gain = segments, gain
         ctx.save_for_backward(x, a, low, *b)
         return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, a, low, *b = ctx.saved_tensors
-        _, wants_x, wants_a, *wants = ctx.needs_input_grad
+        x, a, _, *b = saved = ctx.saved_tensors  # may be asked for once only
+        _, _, wants_x, wants_a, *wants = ctx.needs_input_grad
         wants_outputs, wants_b = wants[: len(b)], wants[len(b) :]
         asked = [wants_x, wants_a, *wants_b]
         dx, da, *db = choice.attempt(
-            lambda: _gradients(x, a, low, b, gradients, asked, ctx.segments),
-            lambda: gradients_by_torch(x, a, b, gradients, asked, ctx.segments),
+            lambda: _gradients(saved, ctx.segments, ctx.gain, gradients, asked),
+            lambda: gradients_by_torch(x, a, b, gradients, asked, ctx.segments, ctx.gain),
         )
         passed = [each if want else None for each, want in zip(gradients, wants_outputs, strict=True)]
-        return None, dx, da, *passed, *db
+        return None, None, dx, da, *passed, *db
 
 
 def _gradients(
-    x: Tensor,
-    a: Tensor,
-    low: Tensor,
-    b: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    asked: Sequence[bool],
-    segments: Segments,
+    saved: Sequence[Tensor], segments: Segments, gain: Tensor | None, gradients: Sequence[Tensor], asked: Any
 ) -> list[Tensor | None]:
     """What of dx, dA and each dB is asked for."""
+    x, a, low, *b = saved
     wants_x, wants_a, *wants_b = asked
     rank, dtype = b[0].shape[2], low.dtype
     steep = [_by_row(each) for each in gradients]
@@ -112,7 +115,9 @@ def _gradients(
     slope, dx, da = torch.empty_like(low), None, None  # [1, tokens, P * rank]
     if wants_x or wants_a:
         for part, (each, b_p) in enumerate(zip(steep, b, strict=True)):
-            _shrink(each, b_p, 2, segments, dtype, into=slope[..., part * rank : (part + 1) * rank])
+            mine = slice(part * rank, (part + 1) * rank)
+            gained = None if gain is None else gain[:, mine]
+            _shrink(each, b_p, 2, segments, dtype, gained, into=slope[..., mine])
     if wants_x:
         dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         _expand([dx], None, slope, [a], 1, segments, dtype)
@@ -137,6 +142,7 @@ def _shrink(
     axis: int,
     segments: Segments,
     dtype: torch.dtype,
+    gain: Tensor | None,
     splits: int = 1,
     into: Tensor | None = None,
 ) -> Tensor:
@@ -149,8 +155,8 @@ def _shrink(
     columns, step = _block(ranks, 128), 128 // dtype.itemsize
     span = step * triton.cdiv(width, step * splits)
     _shrink_kernel[(len(segments.tiles), triton.cdiv(ranks, columns), splits)](
-        into, x, weight, segments.order, segments.bounds, segments.tiles,
-        len(segments.scales) - 1, width, ranks, span,
+        into, x, weight, gain, segments.order, segments.bounds, segments.tiles,
+        len(segments.scales) - 1, width, ranks, span, 0 if gain is None else gain.stride(0),
         into.stride(0), into.stride(1), x.stride(0), weight.stride(axis), weight.stride(3 - axis),
         ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype], **OPTIONS,
     )  # fmt: skip
@@ -223,8 +229,8 @@ def _splits(width: int, segments: Segments) -> int:
 
 @triton.jit
 def _shrink_kernel(
-    low, x, weight, order, bounds, tiles,
-    slots, width, ranks, span,
+    low, x, weight, gain, order, bounds, tiles,
+    slots, width, ranks, span, gain_slot,
     low_split, low_place, x_row, weight_rank, weight_width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
@@ -251,6 +257,8 @@ def _shrink_kernel(
             other=0.0,
         )
         total = product(left, right, total, DTYPE)
+    if gain is not None:
+        total *= tl.load(gain + slot * gain_slot + column, mask=column < ranks, other=0.0)[None, :]
     into = low + split * low_split + place[:, None] * low_place + column[None, :]
     tl.store(into, total.to(low.dtype.element_ty), mask=served & real)
 

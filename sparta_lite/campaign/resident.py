@@ -17,10 +17,10 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
+from sparta_lite.engine.hub import read_object
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
 from sparta_lite.engine.template import now
-from sparta_lite.files import read_json
 from sparta_lite.kernels.choice import choose_kernels
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
 from sparta_lite.training.unsloth import load_model as load_through_unsloth
@@ -78,7 +78,7 @@ def choices_for(
     dtype, why_dtype = choose_dtype(dtype_setting, device)
     attention, why_attention = choose_attention(device, dtype)
     kernels, why_kernels = choose_kernels(device, dtype)
-    architecture = read_json(config_file(base, planning)).get("model_type")
+    architecture = read_object(config_file(base, planning), f"base: {base}").get("model_type")
     trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,11 +24,28 @@ class Adapter:
     rslora: bool
     targets: tuple[str, ...]
     """Module names inside a decoder layer that it adapts in at least one layer, sorted."""
+    own: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """Module (``layers.0.self_attn.q_proj``) -> its rank and alpha, where they are not the adapter's."""
 
     @property
     def scale(self) -> float:
+        """What multiplies the update of a module that has no rank and alpha of its own."""
+        return self._scale(self.rank, self.alpha)
+
+    @property
+    def largest(self) -> int:
+        """The largest rank of its modules."""
+        return max([self.rank, *(rank for rank, _ in self.own.values())])
+
+    def rank_of(self, module: str) -> int:
+        return self.own.get(module, (self.rank, self.alpha))[0]
+
+    def scale_of(self, module: str) -> float:
+        return self._scale(*self.own.get(module, (self.rank, self.alpha)))
+
+    def _scale(self, rank: int, alpha: float) -> float:
         """alpha / rank (Hu et al. 2021), or alpha / sqrt(rank) (rank-stabilised, Kalajdzievski 2023)."""
-        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        return alpha / (rank**0.5 if self.rslora else rank)
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,7 @@ class Bank:
     @property
     def rank(self) -> int:
         """The largest rank in the bank, which all are padded to."""
-        return max(adapter.rank for adapter in self.adapters)
+        return max(adapter.largest for adapter in self.adapters)
 
     def slot(self, name: str) -> int:
         """Where an adapter stands.
@@ -117,12 +134,13 @@ class Bank:
         Module names are those of the transformers model, such as ``layers.0.self_attn.q_proj``.
         """
         self._settle()
-        rank = self.adapters[slot].rank
         for number, sites in enumerate(self.layers):
             for site, lora in sites.items():
                 shrinks = lora.a[slot].chunk(len(lora.b))
                 for name, a, b in zip(self.names[number][site], shrinks, lora.b, strict=True):
-                    yield f"layers.{number}.{name}", a[:rank], b[slot, :, :rank]
+                    module = f"layers.{number}.{name}"
+                    rank = self.adapters[slot].rank_of(module)
+                    yield module, a[:rank], b[slot, :, :rank]
 
     def part(self, first: int, last: int) -> Bank:
         """The adapters ``first`` to ``last - 1`` as a bank of their own on the compute device.
@@ -135,7 +153,9 @@ class Bank:
         layers = tuple(
             {
                 site: SiteLora(
-                    self._slice(lora.a, first, last), tuple(self._slice(b, first, last) for b in lora.b)
+                    self._slice(lora.a, first, last),
+                    tuple(self._slice(b, first, last) for b in lora.b),
+                    None if lora.gain is None else self._slice(lora.gain, first, last),
                 )
                 for site, lora in sites.items()
             }
@@ -184,7 +204,7 @@ def empty_bank(
             more, all wait in host memory. None: no limit.
     """
     count = len(adapters)
-    rank = max(adapter.rank for adapter in adapters)
+    rank = max(adapter.largest for adapter in adapters)
     targets = {target for adapter in adapters for target in adapter.targets}
     waiting = resident is not None and resident < count
     device = torch.device("cpu") if waiting else decoder.device
@@ -194,13 +214,14 @@ def empty_bank(
         return torch.zeros(count, *shape, dtype=dtype, device=device, pin_memory=pinned)
 
     layers, names = [], []
-    for layer in decoder.layers:
+    for number, layer in enumerate(decoder.layers):
         used = {key: site for key, site in layer.sites.items() if targets.intersection(site.names)}
         layers.append(
             {
                 key: SiteLora(
                     zeros(len(site.names) * rank, site.inputs),
                     tuple(zeros(width, rank) for width in site.widths),
+                    _gain(adapters, [f"layers.{number}.{name}" for name in site.names], rank, device),
                 )
                 for key, site in used.items()
             }
@@ -210,3 +231,13 @@ def empty_bank(
     if resident is not None and resident < count:
         window = Window(layers, resident, decoder.device)
     return Bank(tuple(adapters), tuple(layers), tuple(names), window)
+
+
+def _gain(
+    adapters: Sequence[Adapter], modules: Sequence[str], rank: int, device: torch.device
+) -> Tensor | None:
+    """What a site's modules need beside the one scale of each adapter; None: nothing."""
+    gains = [[each.scale_of(module) / each.scale for module in modules] for each in adapters]
+    if all(gain == 1 for row in gains for gain in row):
+        return None
+    return torch.tensor(gains, dtype=torch.float32, device=device).repeat_interleave(rank, dim=1)

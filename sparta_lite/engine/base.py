@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +12,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
+from sparta_lite.engine.loading import clear, require_floats, require_model, without_adapter
 from sparta_lite.engine.model import Decoder, FusedDecoder, computes, require_supported
 from sparta_lite.engine.template import Template
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 
 Quantization = Literal["nf4", "none"]
+TOKENIZER = "the tokenizer (tokenizer.json, tokenizer_config.json)"
+"""How errors name it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Request:
     trust_remote_code: bool
     stored: bool = False
     """Whether the checkpoint is in 4 bits already."""
+    source: Path | None = None
+    """How errors name it, where that is not ``path``."""
 
 
 Loader = Callable[[Request], Any]
@@ -85,21 +89,23 @@ def load_base(
             missing or has no chat template, or one that does not come to an end.
     """
     path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
-    if not (path / "config.json").is_file():
-        raise SpartaError(
-            f"base: {path} is not a model directory (no config.json); give one in transformers' form"
-        )
-    with _clear(path):
+    require_model(path)
+    with clear(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     require_supported(config)
     stored = stored_in_four_bit(config)
     four_bit = stored or quantization == "nf4"
+    if not stored:
+        require_floats(path)
     tokenizer = _load_tokenizer(path, trust_remote_code)
     ending = learn_ending(Template(tokenizer))
-    model = (loader or _load)(Request(path, device, dtype, four_bit, trust_remote_code, stored))
+    with without_adapter(path) as place, clear(path):
+        request = Request(place, device, dtype, four_bit, trust_remote_code, stored, path)
+        model = (loader or _load)(request)
     _require_sound(model, path)
-    _keep_trainable(model)
-    _require_embedded(tokenizer, model, path)
+    _settle_four_bit(model, dtype)
+    with clear(path, TOKENIZER):
+        _require_embedded(tokenizer, model, path)
     model.requires_grad_(False).eval()
     return Base(
         name=str(source),
@@ -133,14 +139,14 @@ def stored_in_four_bit(config: Any) -> bool:
 
 
 def _load(request: Request) -> Any:
-    path = request.path
+    path, source = request.path, request.source or request.path
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=request.dtype,
     )
-    with _clear(path):
+    with clear(source):
         # A checkpoint that is quantised already must not even hear None.
         quantization = {"quantization_config": nf4} if request.four_bit and not request.stored else {}
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -158,19 +164,20 @@ def _load(request: Request) -> Any:
     missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
         raise SpartaError(
-            f"base: {path} lacks weights or has them in another shape: {', '.join(missing[:3])}"
+            f"base: {source} lacks weights or has them in another shape: {', '.join(missing[:3])}"
         )
     return model
 
 
 def _load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
     """The base's own, whoever loads the model: Unsloth's loader would mend its chat template."""
-    with _clear(path):
+    with clear(path, TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    # Without its files transformers makes a tokenizer that knows no text at all.
-    if tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]:
+        # Without its files transformers makes a tokenizer that knows no text at all.
+        knows_nothing = tokenizer("1")["input_ids"] == tokenizer("2")["input_ids"]
+    if knows_nothing:
         raise SpartaError(f"base: {path}: the tokenizer's files are missing; get a complete copy")
     if not tokenizer.chat_template:
         raise SpartaError(f"base: {path}: the tokenizer has no chat template; use an instruction-tuned model")
@@ -190,14 +197,17 @@ def _require_sound(model: Any, path: Path) -> None:
             raise SpartaError(f"base: {path}: the weight {name} holds NaN or infinity; get a sound copy")
 
 
-def _keep_trainable(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights for a CPU in the first pass without gradients.
+def _settle_four_bit(model: Any, dtype: torch.dtype) -> None:
+    """Keep bitsandbytes' layers from settling things on their first pass.
 
-    After that they could be neither trained over nor dequantised.
+    Without gradients they would repack their weights for a CPU, after which these could be neither trained
+    over nor dequantised; and a layer without a dtype would compute in that of its first input ever after.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        if hasattr(module, "compute_type_is_set"):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
 
 
 def _require_embedded(tokenizer: Any, model: Any, path: Path) -> None:
@@ -207,14 +217,3 @@ def _require_embedded(tokenizer: Any, model: Any, path: Path) -> None:
             f"base: {path}: the tokenizer has ids up to {highest}, the model {known} embeddings; "
             "get the tokenizer that it was trained with"
         )
-
-
-@contextmanager
-def _clear(path: Path) -> Iterator[None]:
-    """One line for whatever transformers raises over a broken model, which can be nearly anything."""
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise SpartaError(f"base: {path} cannot be loaded: {reason}") from error

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from sparta_lite.engine.hub import local
+from sparta_lite.engine.loading import clear, require_model
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
 
@@ -34,13 +35,18 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
         SpartaError: the adapter cannot be read, or llama.cpp's form of it is not known here.
     """
     file = read_adapter(name, adapter)
-    config = AutoConfig.from_pretrained(local(source, ("config.json",)), local_files_only=True)
+    path = local(source, ("config.json",))
+    require_model(path)
+    with clear(path):
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
     architecture = _ARCHITECTURES.get(config.model_type)
     if architecture is None:
         raise SpartaError(
             f"base: no GGUF form is known for {config.model_type!r}, only for {', '.join(_ARCHITECTURES)}; "
             "export as peft"
         )
+    # llama.cpp divides by the rank whatever the adapter's own rule is; it knows one alpha.
+    alpha = file.adapter.scale * file.adapter.rank
     tensors: dict[str, Tensor] = {}
     names = get_tensor_name_map(architecture, config.num_hidden_layers)
     for module, (a, b) in file.weights.items():
@@ -50,14 +56,14 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
         if architecture is MODEL_ARCH.LLAMA and module.endswith(("q_proj", "k_proj")):
             queries = module.endswith("q_proj")
             b = _paired(b, config.num_attention_heads if queries else config.num_key_value_heads)
-        tensors[f"{target}.lora_a"], tensors[f"{target}.lora_b"] = a, b
+        own = file.adapter.scale_of(module) * a.shape[0] / alpha
+        tensors[f"{target}.lora_a"], tensors[f"{target}.lora_b"] = a, b if own == 1 else b.float() * own
 
     writer = GGUFWriter(out, MODEL_ARCH_NAMES[architecture])
     writer.add_type(GGUFType.ADAPTER)
     writer.add_name(name)
     writer.add_string(Keys.Adapter.TYPE, "lora")
-    # llama.cpp divides by the rank whatever the adapter's own rule is.
-    writer.add_float32(Keys.Adapter.LORA_ALPHA, file.adapter.scale * file.adapter.rank)
+    writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
     for key, tensor in tensors.items():
         writer.add_tensor(key, tensor.float().contiguous().numpy())
     writer.write_header_to_file()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sparta_lite.errors import SpartaError
 
@@ -88,3 +90,33 @@ def local(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:
     """
     path = Path(source)
     return path if path.is_dir() else download(str(source), patterns)
+
+
+def read_object(path: Path, where: str) -> dict[str, Any]:
+    """The JSON object in a foreign file.
+
+    Args:
+        path: the file.
+        where: what it belongs to, as errors name it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SpartaError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise SpartaError(
+            f"{where}: {path.name} cannot be read ({reason[:100]}); get a sound copy"
+        ) from error
+    except RecursionError as error:
+        raise SpartaError(f"{where}: {path.name} is nested too deep; get a sound copy") from error
+    if not isinstance(value, dict):
+        raise SpartaError(
+            f"{where}: {path.name} holds no JSON object but {type(value).__name__}; get a sound copy"
+        )
+    return value

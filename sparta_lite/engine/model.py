@@ -64,6 +64,8 @@ class SiteLora:
     """[slots, projections * rank, in]"""
     b: tuple[Tensor, ...]
     """projections x [slots, width, rank]"""
+    gain: Tensor | None = None
+    """float32 [slots, projections * rank]: a module's scale over its adapter's, where some differ."""
 
 
 Lora = tuple[Sequence[dict[str, SiteLora]], Routing]
@@ -268,7 +270,7 @@ class FusedDecoder:
             outputs = [part(x) for part in linear.parts]
         if routing is None or not adapted:
             return outputs
-        return add_lora(outputs, x, bank[site].a, bank[site].b, routing)
+        return add_lora(outputs, x, bank[site].a, bank[site].b, routing, bank[site].gain)
 
 
 def computes(config: Any) -> bool:

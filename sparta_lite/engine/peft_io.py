@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
 from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
+from sparta_lite.engine.loading import is_fault, reason
 from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.peft_config import LoraSettings, read_settings, shown
+from sparta_lite.engine.residual import require_residual
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_bytes, write_json, write_whole
 from sparta_lite.kernels.sampling import uniforms
 from sparta_lite.randomness import key as random_key
 
 _KEY = re.compile(r"^base_model\.model\.model\.(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$")
-
-# Settings that say where the tensors are, how they scale, or how they were made; any other
-# setting that differs from PEFT's default would change the arithmetic and is refused.
-_UNDERSTOOD = frozenset(
-    {
-        "auto_mapping",
-        "base_model_name_or_path",
-        "ensure_weight_tying",
-        "exclude_modules",
-        "inference_mode",
-        "init_lora_weights",
-        "layers_pattern",
-        "layers_to_transform",
-        "lora_alpha",
-        "lora_dropout",
-        "megatron_core",
-        "peft_type",
-        "peft_version",
-        "qalora_group_size",
-        "r",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "task_type",
-        "use_rslora",
-    }
+_ADVICE = (
+    (
+        r"\.(lm_head|embed_tokens)\.(base_layer\.)?weight$",
+        "save it with save_embedding_layers=False, or merge",
+    ),
+    (r"\.lora_magnitude_vector", "that is DoRA: make plain LoRA of it with PEFT's save_as_lora"),
+    (r"\.experts\.", "experts are not adapted: train it without them, or merge"),
 )
-_CHANGES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+"""What helps against a tensor that is none of plain LoRA on decoder layers."""
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -64,6 +46,13 @@ class AdapterFile:
     """Module name (``layers.0.self_attn.q_proj``) -> A [rank, in], B [out, rank]."""
     config: Mapping[str, Any]
     """Its ``adapter_config.json``, to be written again with every new version."""
+    residual: str = ""
+    """How it was initialised, where that took something out of the base's weights; see ``peft_config``."""
+
+
+def adapter_place(name: str, path: Path) -> str:
+    """An adapter as errors name it."""
+    return f"adapter {name!r} in {path}"
 
 
 def read_adapter(name: str, path: Path) -> AdapterFile:
@@ -71,27 +60,34 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
 
     Raises:
         SpartaError: something is missing or malformed, a weight is NaN, or the adapter uses what the
-            bank does not hold: DoRA, biases, ``modules_to_save``, ranks that differ by module.
+            bank does not hold, such as DoRA, biases or ``modules_to_save`` (docs/adapters.md).
     """
-    where = f"adapter {name!r} in {path}"
-    config = _read_config(path, where)
-    _refuse_unknown(config, where)
+    where = adapter_place(name, path)
+    settings = read_settings(path, where)
     try:
         tensors = load_file(path / WEIGHTS_FILE)
     except FileNotFoundError as error:
         raise SpartaError(f"{where}: no {WEIGHTS_FILE}; save the adapter as safetensors") from error
-    except (SafetensorError, OSError) as error:
-        raise SpartaError(f"{where}: {WEIGHTS_FILE} cannot be read ({error})") from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise SpartaError(f"{where}: {WEIGHTS_FILE} cannot be read ({reason(error)})") from error
 
-    weights = _pair_up(tensors, int(config["r"]), where)
+    weights = _pair_up(tensors, where)
+    shapes = _shapes(settings, weights)
+    # One rank and alpha serve where they can: the file's own, or those that most modules have.
+    usual = (settings.rank, settings.alpha)
+    if usual not in shapes.values():
+        usual = Counter(shapes.values()).most_common(1)[0][0]
     adapter = Adapter(
         name=name,
-        rank=int(config["r"]),
-        alpha=float(config["lora_alpha"]),
-        rslora=bool(config.get("use_rslora", False)),
+        rank=usual[0],
+        alpha=usual[1],
+        rslora=settings.rslora,
         targets=tuple(sorted({module.split(".", 2)[2] for module in weights})),
+        own={module: shape for module, shape in shapes.items() if shape != usual},
     )
-    return AdapterFile(adapter, weights, config)
+    return AdapterFile(adapter, weights, settings.raw, settings.residual)
 
 
 def new_adapter(name: str, decoder: Decoder, rank: int, alpha: float, seed: int, base: str) -> AdapterFile:
@@ -132,7 +128,8 @@ def load_bank(
     """Put adapters into one bank on ``decoder``; ``resident`` as ``empty_bank`` takes it.
 
     Raises:
-        SpartaError: an adapter names a module that the base lacks, or was made for other shapes.
+        SpartaError: an adapter names a module that the base lacks, or was made for other shapes, or for a
+            base whose weights its initialisation had changed.
     """
     bank = empty_bank(decoder, [file.adapter for file in files], dtype, resident)
     widths = {
@@ -157,6 +154,9 @@ def load_bank(
             if module in file.weights:
                 a.copy_(file.weights[module][0])
                 b.copy_(file.weights[module][1])
+        if file.residual:
+            scales = {module: file.adapter.scale_of(module) for module in file.weights}
+            require_residual(where, file.residual, decoder, file.weights, scales)
     return bank
 
 
@@ -180,66 +180,62 @@ def write_adapter(path: Path, bank: Bank, name: str, config: Mapping[str, Any]) 
     write_json(path / CONFIG_FILE, dict(config))
 
 
-def _read_config(path: Path, where: str) -> dict[str, Any]:
-    try:
-        config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SpartaError(f"{where}: no {CONFIG_FILE}; give a directory that PEFT saved") from error
-    except (OSError, ValueError) as error:
-        raise SpartaError(f"{where}: {CONFIG_FILE} cannot be read ({error})") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise SpartaError(f"{where}: {CONFIG_FILE} does not describe a LoRA adapter; only LoRA is supported")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1:
-        raise SpartaError(f"{where}: the rank r must be a positive whole number, not {rank!r}")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
-        raise SpartaError(f"{where}: lora_alpha must be a finite number other than 0, not {alpha!r}")
-    return config
+def scaling(adapter: Adapter) -> dict[str, Any]:
+    """How an adapter scales, as PEFT's ``LoraConfig`` takes it."""
+    # PEFT only divides alpha by the rank: it may be any number.
+    found: dict[str, Any] = {"r": adapter.rank, "lora_alpha": adapter.alpha, "use_rslora": adapter.rslora}
+    if adapter.own:
+        found["rank_pattern"] = {re.escape(module): rank for module, (rank, _) in adapter.own.items()}
+        found["alpha_pattern"] = {re.escape(module): alpha for module, (_, alpha) in adapter.own.items()}
+    return found
 
 
-def _refuse_unknown(config: Mapping[str, Any], where: str) -> None:
-    defaults = {
-        field.name: field.default_factory() if field.default_factory is not MISSING else field.default
-        for field in fields(LoraConfig)
-    }
-    for setting, value in config.items():
-        if setting in _UNDERSTOOD or not value or value == defaults.get(setting):
-            continue
-        raise SpartaError(
-            f"{where}: {setting} = {value!r} is not supported; only plain LoRA is (no DoRA, biases, "
-            "modules_to_save or patterns): merge it away or train the adapter without it"
-        )
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_CHANGES_THE_BASE):
-        raise SpartaError(
-            f"{where}: init_lora_weights = {start!r} changes the base's own weights; "
-            "convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion"
-        )
-
-
-def _pair_up(tensors: Mapping[str, Tensor], rank: int, where: str) -> dict[str, tuple[Tensor, Tensor]]:
+def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor]]:
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        match = _KEY.match(key)
+        match, named = _KEY.match(key), shown(key)[1:-1]
         if match is None:
+            advice = next(
+                (each for found, each in _ADVICE if re.search(found, key)), "train without it, or merge"
+            )
             raise SpartaError(
-                f"{where}: the tensor {key} is not the A or B of a decoder layer's linear module"
+                f"{where}: the tensor {named} is not the A or B of a decoder layer's linear module; {advice}"
+            )
+        if tensor.dtype not in _DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise SpartaError(
+                f"{where}: the tensor {named} is in {kind}; save the adapter in bf16 or float32"
             )
         if tensor.ndim != 2:
-            raise SpartaError(f"{where}: the tensor {key} of shape {tuple(tensor.shape)} is not a matrix")
+            raise SpartaError(f"{where}: the tensor {named} of shape {tuple(tensor.shape)} is not a matrix")
         if not torch.isfinite(tensor).all():
-            raise SpartaError(f"{where}: the tensor {key} holds NaN or infinity; get a sound copy")
+            raise SpartaError(f"{where}: the tensor {named} holds NaN or infinity; get a sound copy")
         sides.setdefault(match[1], {})[match[2]] = tensor
     if not sides:
         raise SpartaError(f"{where}: {WEIGHTS_FILE} holds no LoRA tensors")
-    pairs = {}
     for module, side in sides.items():
         if set(side) != {"A", "B"}:
             raise SpartaError(f"{where}: {module} has only one of lora_A and lora_B")
-        if side["A"].shape[0] != rank or side["B"].shape[-1] != rank:
+    return {module: (side["A"], side["B"]) for module, side in sides.items()}
+
+
+def _shapes(
+    settings: LoraSettings, weights: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, tuple[int, float]]:
+    """Rank and alpha of every module, which the settings must give as the tensors have them."""
+    found = settings.resolve(f"model.{module}" for module in weights)
+    shapes = {}
+    for module, (a, b) in weights.items():
+        if f"model.{module}" not in found:
             raise SpartaError(
-                f"{where}: {module} has rank {side['A'].shape[0]}, {CONFIG_FILE} says r = {rank}; "
-                "ranks that differ by module are not supported"
+                f"{settings.where}: holds {module}, which {CONFIG_FILE} (target_modules and its kin) leaves "
+                "out and PEFT would drop; correct one of the two files"
             )
-        pairs[module] = (side["A"], side["B"])
-    return pairs
+        rank, alpha = found[f"model.{module}"]
+        if a.shape[0] != rank or b.shape[1] != rank:
+            raise SpartaError(
+                f"{settings.where}: {module} has rank {a.shape[0]}, {CONFIG_FILE} says r = {rank} for it, by "
+                "r or rank_pattern; correct one of the two files"
+            )
+        shapes[module] = (rank, alpha)
+    return shapes

@@ -128,7 +128,11 @@ class Window:
             return
         layers = tuple(
             {
-                site: SiteLora(self._places_for(lora.a), tuple(map(self._places_for, lora.b)))
+                site: SiteLora(
+                    self._places_for(lora.a),
+                    tuple(map(self._places_for, lora.b)),
+                    None if lora.gain is None else self._places_for(lora.gain),
+                )
                 for site, lora in sites.items()
             }
             for sites in self._master
@@ -171,4 +175,5 @@ class Window:
 
 
 def _flat(layers: Collection[dict[str, SiteLora]]) -> list[Tensor]:
-    return [tensor for sites in layers for lora in sites.values() for tensor in (lora.a, *lora.b)]
+    found = [tensor for sites in layers for lora in sites.values() for tensor in (lora.a, *lora.b, lora.gain)]
+    return [tensor for tensor in found if tensor is not None]

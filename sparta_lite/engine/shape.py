@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.engine.hub import read_object
+from sparta_lite.engine.loading import reason, require_config
 from sparta_lite.errors import SpartaError
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -142,15 +143,13 @@ def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
     Raises:
         SpartaError: there is no ``config.json``, or transformers makes no causal language model of it.
     """
-    if not (path / "config.json").is_file():
-        raise SpartaError(
-            f"base: {path} is not a model directory (no config.json); give one in transformers' form"
-        )
+    require_config(path)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    wrong = f"base: {path}/config.json makes no causal language model"
+    packing = read_object(path / "config.json", wrong).get("quantization_config")
     try:
-        packing = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config")
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         # Whatever the checkpoint was packed with, what is counted are the plain modules.
         config.__dict__.pop("quantization_config", None)
@@ -158,8 +157,7 @@ def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         return _shape(model, packing or {})
     except Exception as error:  # a broken configuration makes transformers raise nearly anything
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SpartaError(f"base: {path}/config.json makes no causal language model: {line}") from error
+        raise SpartaError(f"{wrong}: {reason(error)}") from error
 
 
 def _shape(model: Any, packing: dict[str, Any]) -> Shape:

@@ -170,7 +170,7 @@ def _adapt(number: int, name: str, module: nn.Module, args: tuple[Tensor, ...], 
         return output
     layers, routing = now.lora
     site = layers[number][name]
-    return add_lora([output], args[0], site.a, site.b, routing)[0]
+    return add_lora([output], args[0], site.a, site.b, routing, site.gain)[0]
 
 
 def _attention(

@@ -18,6 +18,7 @@ from typing import Any
 from sparta_lite.engine.bank import Adapter
 from sparta_lite.engine.base import Request
 from sparta_lite.engine.model import computes
+from sparta_lite.engine.peft_io import scaling
 from sparta_lite.errors import SpartaError
 
 ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
@@ -97,9 +98,7 @@ def wrap_with_unsloth(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
     with _aside():
         return fast_language_model().get_peft_model(
             model,
-            r=adapter.rank,
-            lora_alpha=adapter.alpha,
-            use_rslora=adapter.rslora,
+            **scaling(adapter),
             target_modules=[target.rpartition(".")[2] for target in adapter.targets],
             lora_dropout=0.0,
             bias="none",

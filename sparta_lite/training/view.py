@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from sparta_lite.engine.bank import Adapter, Bank
+from sparta_lite.engine.peft_io import scaling
 
 Wrap = Callable[[Any, Adapter, bool], Any]
 """(base model, adapter, gradient checkpointing) -> a PEFT model whose adapter is called "default"."""
@@ -19,14 +20,7 @@ Wrap = Callable[[Any, Adapter, bool], Any]
 
 def wrap_with_peft(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
     """PEFT's own modules in place of the base's linear layers, which they call."""
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,  # PEFT only divides it by the rank
-        use_rslora=adapter.rslora,
-        target_modules=list(adapter.targets),
-        lora_dropout=0.0,
-    )
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=list(adapter.targets), **scaling(adapter))
     return get_peft_model(model, config)
 
 

@@ -182,10 +182,11 @@ def test_a_backward_pass_falls_back_on_its_own(
 ) -> None:
     outputs, x, a, b, routing = problem()
     slopes = [torch.randn_like(each) for each in outputs]
+    gain = torch.rand(a.shape[:2])
 
     def gradients(add: Callable[..., list[Tensor]], broken: Broken | None = None) -> tuple[Tensor, ...]:
         leaves = [each.clone().requires_grad_() for each in (x, a, *b)]
-        results = add(outputs, leaves[0], leaves[1], leaves[2:], routing)
+        results = add(outputs, leaves[0], leaves[1], leaves[2:], routing, gain)
         if broken is not None:
             monkeypatch.setattr(triton_lora, kernel, broken)
         return torch.autograd.grad(results, leaves, slopes)

@@ -78,6 +78,25 @@ def test_it_equals_a_loop_over_rows(
         torch.testing.assert_close(result, each, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("slots", PATTERNS.values(), ids=PATTERNS.keys())
+def test_a_gain_scales_every_module_on_its_own(slots: list[int | None]) -> None:
+    outputs, x, a, b = problem(len(slots), (8, 4, 4), torch.float64)
+    each_module = torch.randn(SLOTS, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gain = each_module.repeat_interleave(RANK, dim=1)
+    routing = route(slots, UNEQUAL, CPU)
+    assert routing is not None
+    scaled = [b_p * factor[:, None, None] for b_p, factor in zip(b, each_module.T, strict=True)]
+    expected = row_by_row(outputs, x, a, scaled, slots, UNEQUAL)
+    results = add_lora([each.clone() for each in outputs], x, a, b, routing, gain)
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-12)
+
+    def run(x: Tensor, a: Tensor, *b: Tensor) -> tuple[Tensor, ...]:
+        return tuple(add_lora(outputs, x, a, b, routing, gain))
+
+    assert torch.autograd.gradcheck(run, [each.requires_grad_() for each in (x, a, *b)])
+
+
 def test_full_and_sorted_rows_are_served_without_moving_them() -> None:
     routing = route([1, 1, 2, 2], EQUAL, CPU)
     assert routing is not None

@@ -61,6 +61,7 @@ class Problem:
         rank: int = 8,
         dtype: torch.dtype = torch.float32,
         adapters: torch.dtype = torch.float32,
+        gained: bool = False,
     ) -> None:
         generator = torch.Generator().manual_seed(len(slots) + rank)
 
@@ -73,18 +74,21 @@ class Problem:
         self.x = normal(dtype, len(slots), width)
         self.a = normal(adapters, SLOTS, len(widths) * rank, width)
         self.b = [normal(adapters, SLOTS, each, rank) for each in widths]
+        gain = torch.randn(SLOTS, len(widths), generator=generator).repeat_interleave(rank, dim=1)
+        self.gain = gain.to(device) if gained else None
         terms = max(width, sum(widths), len(slots)) + len(widths) * rank
         self.tolerance = 4 * max(ROUNDING[dtype], ROUNDING[adapters]) + terms * 2.0**-24
 
     def forward(self) -> list[Tensor]:
-        return grouped_lora([each.clone() for each in self.outputs], self.x, self.a, self.b, self.segments)
+        outputs = [each.clone() for each in self.outputs]
+        return grouped_lora(outputs, self.x, self.a, self.b, self.segments, self.gain)
 
     def gradients(self, run: Any = None, change: Any = lambda each: each) -> list[Tensor]:
         """The results, then the gradients of x, A, each B and each output."""
         leaves = [change(each.detach().clone()) for each in (self.x, self.a, *self.b, *self.outputs)]
         x, a, *others = (leaf.requires_grad_() for leaf in leaves)
         b, outputs = others[: len(self.b)], others[len(self.b) :]
-        run = run or (lambda outputs, x, a, b: grouped_lora(outputs, x, a, b, self.segments))
+        run = run or (lambda outputs, x, a, b: grouped_lora(outputs, x, a, b, self.segments, self.gain))
         results = run(outputs, x, a, b)
         torch.autograd.backward(results, [change(slope) for slope in self.slopes])
         found = [*results, *(leaf.grad for leaf in leaves)]
@@ -97,6 +101,9 @@ class Problem:
         def run(outputs: list[Tensor], x: Tensor, a: Tensor, b: list[Tensor]) -> list[Tensor]:
             ordered = [each[order] for each in outputs]
             bounds = self.segments.bounds.tolist()[:-1]
+            if self.gain is not None:  # to scale the low-rank states is to scale A
+                gain = self.gain.cpu().double()[..., None]
+                a = a * (gain.abs() if sizes else gain)
             results = reference.grouped_lora(ordered, x[order], a, b, SCALES, bounds)
             return [result[order.argsort()] for result in results]
 
@@ -142,6 +149,18 @@ def test_odd_sizes_and_several_projections(width: int, widths: tuple[int, ...], 
     problem = Problem([0, None, 3, 3], device, width=width, widths=widths, rank=6)
     problem.check(problem.forward())
     problem.check(problem.gradients())
+
+
+@pytest.mark.parametrize(("dtype", "adapters"), DTYPES[:3], ids=str)
+def test_modules_that_scale_differently(
+    dtype: torch.dtype, adapters: torch.dtype, device: torch.device
+) -> None:
+    slots: list[int | None] = [1, 3, None, 0, 1, 1]
+    problem = Problem(slots, device, widths=(19, 6, 6), dtype=dtype, adapters=adapters, gained=True)
+    problem.check(problem.forward())
+    problem.check(problem.gradients())
+    problem = Problem([2, None, 0, 2], device, width=1100, widths=(9, 5), dtype=dtype, gained=True)
+    problem.check(problem.forward())  # in several parts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

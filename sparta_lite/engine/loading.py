@@ -1,0 +1,115 @@
+"""A base's files, which are foreign: what is wrong with them in one line, the model without an adapter."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import safe_open
+
+from sparta_lite.engine.hub import CONFIG_FILE, read_object
+from sparta_lite.errors import SpartaError
+
+_OBJECTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def require_config(path: Path) -> None:
+    """Refuse a directory that holds no model in transformers' form.
+
+    Raises:
+        SpartaError: there is no ``config.json``.
+    """
+    if not (path / "config.json").is_file():
+        but = " but an adapter" if (path / CONFIG_FILE).is_file() else ""
+        raise SpartaError(
+            f"base: {path} is not a model directory (no config.json){but}; give one in transformers' form"
+        )
+
+
+def require_model(path: Path) -> None:
+    """The same, and refuse small files that are damaged.
+
+    Raises:
+        SpartaError: there is no ``config.json``, or a file holds no JSON object.
+    """
+    require_config(path)
+    for name in _OBJECTS:
+        if (path / name).exists():
+            read_object(path / name, f"base: {path} cannot be loaded")
+
+
+def require_floats(path: Path) -> None:
+    """Refuse weights of an unquantised base in a dtype that says nothing without its scales.
+
+    Raises:
+        SpartaError: a weight is in 8 bits or less, or in whole numbers; or a file is damaged.
+    """
+    for file in sorted(path.glob("model*.safetensors")):
+        with clear(path, file.name), safe_open(file, framework="pt") as weights:
+            kinds = {name: str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
+        for name, kind in kinds.items():
+            # Buffers of old checkpoints, such as masks, are whole numbers.
+            if kind not in _FLOATS and (kind not in _WHOLE_NUMBERS or name.endswith(".weight")):
+                raise SpartaError(
+                    f"base: {path}: the weight {name[:80]} is in {kind}; give the checkpoint in bf16 or "
+                    "float32, or one in bitsandbytes' 4 bits"
+                )
+
+
+@contextmanager
+def without_adapter(path: Path) -> Iterator[Path]:
+    """A directory with the files of the base in ``path``, but for those of an adapter beside it.
+
+    ``from_pretrained`` of transformers puts an adapter that it finds beside a model on it, once more where
+    it has been merged already.
+    """
+    if not (path / CONFIG_FILE).is_file():
+        yield path
+        return
+    warnings.warn(f"base: {path}: the adapter beside the model is not used ({CONFIG_FILE})", stacklevel=3)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / path.absolute().name  # code that comes with a model is kept by this name
+        place.mkdir()
+        for file in path.absolute().iterdir():
+            if not file.name.startswith("adapter_"):
+                (place / file.name).symlink_to(file)
+        yield place
+
+
+@contextmanager
+def clear(path: Path, what: str = "") -> Iterator[None]:
+    """One line for whatever a library raises over a broken model, which can be nearly anything.
+
+    Args:
+        path: of the base.
+        what: which of its files; empty: the error itself must tell.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, SpartaError) or not is_fault(error):
+            raise
+        name, advice = (f"{what} in {path}", "; get a sound copy") if what else (path, "")
+        raise SpartaError(f"base: {name} cannot be loaded: {reason(error)}{advice}") from error
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether it comes of a foreign file and not of the user: a panic in Rust is no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def reason(error: BaseException) -> str:
+    """What a library says, for a message of one line."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
