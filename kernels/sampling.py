@@ -18,6 +18,8 @@ class Sampling:
     temperature: float = 0.7
     top_k: int = 50
     top_p: float = 0.95
+    vocabulary: int = 0
+    """Ids from here on are never drawn; 0: all may be."""
 
 
 def uniforms(keys: Tensor, counters: Tensor) -> Tensor:
@@ -57,6 +59,8 @@ def choose(logits: Tensor, sampling: Sampling, keys: Tensor, counters: Tensor) -
     Returns:
         int64 [rows].
     """
+    if sampling.vocabulary:
+        logits = logits[:, : sampling.vocabulary]
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.float() / sampling.temperature

@@ -29,7 +29,13 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 ADAPTERS: dict[str, dict[str, Any]] = {
     "ada": {"r": 8, "lora_alpha": 16, "target_modules": ALL_LINEAR},
     "ben": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "use_rslora": True},
-    "cyd": {"r": 8, "lora_alpha": 8, "target_modules": r".*\.1\.mlp\.(up|down)_proj"},
+    "cyd": {
+        "r": 8,
+        "lora_alpha": 8,
+        "target_modules": r".*\.1\.mlp\.(up|down)_proj",
+        "rank_pattern": {"up_proj": 3},
+        "alpha_pattern": {"down_proj": 20},
+    },
 }
 
 
@@ -80,7 +86,10 @@ def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapter_paths(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three PEFT adapters that differ in rank, alpha, scaling and target modules, none of them zero."""
+    """Three PEFT adapters that differ in rank, alpha, scaling and target modules, none of them zero.
+
+    One differs in them from module to module.
+    """
     paths = {}
     for number, (name, settings) in enumerate(ADAPTERS.items()):
         model = get_peft_model(

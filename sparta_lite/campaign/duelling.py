@@ -53,7 +53,8 @@ def match(arena: Arena, iteration: int, standing: Standing) -> list[tuple[Duel, 
 def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> list[FoughtDuel]:
     """Both fighters of every duel answer; a hostile one's answer is spoiled as it comes back."""
     settings = arena.config.generation
-    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    # What is drawn here is learned from: ids that no text has would be learned, and read by nobody.
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p, arena.base.vocabulary)
     sides = answered_sides(arena.config)
     journal = Records(
         arena.store,

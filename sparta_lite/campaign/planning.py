@@ -21,6 +21,7 @@ from sparta_lite.campaign.tribe import find_tribe, to_be_forged
 from sparta_lite.engine.hub import CONFIG_FILE, local
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
 from sparta_lite.engine.pace import card, processor, whole
+from sparta_lite.engine.peft_config import read_settings
 from sparta_lite.engine.plan import Machine, Plan, Trainer, Usual, Work, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
 from sparta_lite.errors import SpartaError
@@ -58,7 +59,7 @@ def planned(
         directory = local(base_source(config.base), ("config.json", "*.py"))
     shape = read_shape(directory, config.trust_remote_code)
     target = _target(config, choices, shape, held)
-    adapters = _adapters(config, planning)
+    adapters = _adapters(config, shape, planning)
     made = _plan(config, shape, adapters, target)
     if not made.fits:
         raise SpartaError(_refusal(config, shape, adapters, target, made))
@@ -158,21 +159,21 @@ def _trainer(config: Config, shape: Shape) -> Trainer:
     return config.training.trainer
 
 
-def _adapters(config: Config, planning: bool) -> Adapters:
+def _adapters(config: Config, shape: Shape, planning: bool) -> Adapters:
     """Rank and target modules of every adapter, by its ``adapter_config.json``."""
     found: list[Adapter] = []
     for name, path in find_tribe(config, (CONFIG_FILE,), planning).items():
         if path is None:
             found.append((config.tribe.rank, "all-linear"))
             continue
-        try:
-            settings = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-            found.append((int(settings["r"]), settings["target_modules"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = read_settings(path, f"adapter {name!r} in {path}")
+        adapted = settings.resolve(f"model.{each.name}" for each in shape.linears)
+        if not adapted:
             raise SpartaError(
-                f"adapter {name!r} in {path}: {CONFIG_FILE} does not say r and target_modules; give a "
-                "directory that PEFT saved"
-            ) from error
+                f"{settings.where}: the base has none of its target_modules; use the base it was made for"
+            )
+        targets = [module.removeprefix("model.") for module in adapted]
+        found.append((max(rank for rank, _ in adapted.values()), targets))
     return found
 
 

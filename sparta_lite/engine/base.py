@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,12 @@ class Base:
     """How the chat template itself ends an answer."""
     notices: tuple[str, ...] = ()
     """What people should hear of it, once."""
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Token ids from here on are in no text: rows that pad the embedding to a round size."""
+        highest: int = max(*self.tokenizer.get_vocab().values(), *self.stops)
+        return highest + 1
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,13 @@ def load_base(
     """
     path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     require_model(path)
-    with clear(path):
+    with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     require_supported(config)
     stored = stored_in_four_bit(config)
     four_bit = stored or quantization == "nf4"
     if not stored:
-        require_floats(path)
+        require_floats(path, config)
     tokenizer = _load_tokenizer(path, trust_remote_code)
     ending = learn_ending(Template(tokenizer))
     with without_adapter(path) as place, clear(path):

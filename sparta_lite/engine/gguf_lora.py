@@ -37,7 +37,7 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
     file = read_adapter(name, adapter)
     path = local(source, ("config.json",))
     require_model(path)
-    with clear(path):
+    with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     architecture = _ARCHITECTURES.get(config.model_type)
     if architecture is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -20,6 +22,8 @@ _OBJECTS = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+_MOST_LAYERS = 1000
+"""More than any model has: building as many as a damaged file says could take hours."""
 _WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -47,23 +51,50 @@ def require_model(path: Path) -> None:
     for name in _OBJECTS:
         if (path / name).exists():
             read_object(path / name, f"base: {path} cannot be loaded")
+    require_few_layers(path)
 
 
-def require_floats(path: Path) -> None:
-    """Refuse weights of an unquantised base in a dtype that says nothing without its scales.
+def require_few_layers(path: Path) -> None:
+    """Refuse a ``config.json`` of which no model could be built in a lifetime.
 
     Raises:
-        SpartaError: a weight is in 8 bits or less, or in whole numbers; or a file is damaged.
+        SpartaError: it is damaged so.
     """
+    config = read_object(path / "config.json", f"base: {path} cannot be loaded")
+    for part in (config, config.get("text_config")):
+        layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise SpartaError(f"base: {path} cannot be loaded: config.json says {layers:.1e} layers; mend it")
+
+
+def require_floats(path: Path, config: Any) -> None:
+    """Refuse weights of an unquantised base in a dtype that says nothing without its scales.
+
+    Args:
+        path: of the base.
+        config: its transformers configuration.
+
+    Raises:
+        SpartaError: a weight is in 8 bits or less, or in whole numbers; a file is damaged; or the embedding
+            is far smaller than the configuration's, which would take so much memory.
+    """
+    config = config.get_text_config()
+    asked = getattr(config, "vocab_size", 0) * getattr(config, "hidden_size", 0)
     for file in sorted(path.glob("model*.safetensors")):
         with clear(path, file.name), safe_open(file, framework="pt") as weights:
-            kinds = {name: str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
-        for name, kind in kinds.items():
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+            found = {name: (str(each.get_dtype()), each.get_shape()) for name, each in slices.items()}
+        for name, (kind, shape) in found.items():
             # Buffers of old checkpoints, such as masks, are whole numbers.
             if kind not in _FLOATS and (kind not in _WHOLE_NUMBERS or name.endswith(".weight")):
                 raise SpartaError(
                     f"base: {path}: the weight {name[:80]} is in {kind}; give the checkpoint in bf16 or "
                     "float32, or one in bitsandbytes' 4 bits"
+                )
+            if name.endswith("embed_tokens.weight") and asked > 4 * math.prod(shape):
+                raise SpartaError(
+                    f"base: {path} lacks weights or has them in another shape: {name} is {shape}; get the "
+                    "config.json that belongs to it"
                 )
 
 
@@ -101,6 +132,8 @@ def clear(path: Path, what: str = "") -> Iterator[None]:
         if isinstance(error, SpartaError) or not is_fault(error):
             raise
         name, advice = (f"{what} in {path}", "; get a sound copy") if what else (path, "")
+        if "trust_remote_code" in str(error):
+            advice = "; it brings code of its own: set trust_remote_code to true if you trust it"
         raise SpartaError(f"base: {name} cannot be loaded: {reason(error)}{advice}") from error
 
 
@@ -111,5 +144,6 @@ def is_fault(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """What a library says, for a message of one line."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return said[:160] or type(error).__name__

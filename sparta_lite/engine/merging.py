@@ -40,14 +40,14 @@ def merge_adapter(source: str, adapter: Path, out: Path, trust_remote_code: bool
     where = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     require_model(path)
     with without_adapter(path) as place:
-        with clear(path):
+        with clear(path, "config.json"):
             config = AutoConfig.from_pretrained(place, **where)
         if stored_in_four_bit(config):
             raise SpartaError(
                 f"base: {source} is stored in 4 bits, and nothing is merged into those; give the unquantised "
                 "one with --base, or export as peft"
             )
-        require_floats(path)
+        require_floats(path, config)
         with clear(path):
             model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", use_safetensors=True, **where)
         with clear(path, TOKENIZER):

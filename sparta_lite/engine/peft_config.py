@@ -15,22 +15,20 @@ from sparta_lite.errors import SpartaError
 
 # What each setting that changes the arithmetic means, and what makes plain LoRA of it.
 _CONVERT = "make plain LoRA of it with PEFT's save_as_lora"
-_MERGE = "merge the adapter into its base with PEFT's merge_and_unload, and use that as the base"
-_AGAIN = "train the adapter without it"
+_MERGE = "merge it with PEFT's merge_and_unload, and use that as the base"
+_AGAIN = "train it without"
 _REFUSED: Mapping[str, str] = {
     "use_dora": f"DoRA rescales the base's rows; {_CONVERT}",
     "bias": f"it trained the base's biases; {_MERGE}",
     "lora_bias": f"its updates have biases; {_MERGE}",
     "modules_to_save": f"it trained whole modules; {_MERGE}",
     "trainable_token_indices": f"it trained embeddings of single tokens; {_MERGE}",
-    "target_parameters": f"it adapts parameters outside of linear layers, such as experts; {_MERGE}",
-    "layer_replication": f"it repeats layers of the base; {_MERGE}",
+    "target_parameters": f"it adapts parameters that are no linear layers; {_MERGE}",
+    "layer_replication": f"it repeats layers of the base; {_AGAIN}",
     "alora_invocation_tokens": f"aLoRA acts only after its invocation tokens; {_AGAIN}",
     "arrow_config": f"Arrow routes between adapters; {_AGAIN}",
-    "monteclora_config": f"MonteCLoRA draws its updates at random; {_AGAIN}",
     "kasa_config": f"KaSA cuts singular values out of the base; {_MERGE}",
-    "use_bdlora": f"its matrices are block-diagonal; {_CONVERT}",
-    "use_qalora": f"QA-LoRA pools the inputs of its layers; {_AGAIN}",
+    "use_bdlora": f"its matrices are block-diagonal; {_MERGE}",
     "megatron_config": f"its layers are Megatron's; {_AGAIN}",
 }
 _PLAIN: Mapping[str, object] = {"bias": "none"}
@@ -48,15 +46,20 @@ _READ_OVER = frozenset(
         "lora_dropout",
         "lora_ga_config",
         "megatron_core",
+        "monteclora_config",
         "peft_type",
         "peft_version",
         "qalora_group_size",
         "revision",
         "runtime_config",
         "task_type",
-        "velora_config",  # compresses what the backward pass keeps
+        "use_qalora",  # of GPTQ layers, whose A is narrower than any layer here
+        "velora_config",
     }
 )
+_TRAINING = ("velora_config", "monteclora_config")
+"""Of these variants an adapter shows nothing but in PEFT's training: VeLoRA compresses what the backward
+pass keeps, MonteCLoRA adds noise. Their tensors are left out, and so are these in what is written."""
 _READ = frozenset(
     {
         "alpha_pattern",
@@ -83,6 +86,8 @@ ORIGINAL = ("gaussian", "eva", "orthogonal", "mica")
 """``init_lora_weights`` that leave the base as it was, beside true and false."""
 RESIDUAL = ("pissa", "olora", "corda", "lora_ga", "loftq")
 """Those that take out of the base's weights what the adapter begins with."""
+ROUNDED = "loftq in one step"
+"""LoftQ for the base as NF4 rounds it; in several steps it rounds another."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class LoraSettings:
     layer_lists: tuple[str, ...]
     """Expressions for the list of layers that ``layers`` counts in; empty: any list."""
     residual: str
-    """Which of ``RESIDUAL`` made it; empty: none, it belongs on the base as it is."""
+    """Which of ``RESIDUAL`` made it, or ``ROUNDED``; empty: none, it belongs on the base as it is."""
     raw: Mapping[str, Any]
     """What is written with new versions of the adapter: the file, but for the initialisation that changed
     the base, which PEFT would repeat when it loads it."""
@@ -144,6 +149,8 @@ class LoraSettings:
             if self.targets.lower() == "all-linear":
                 return True
             return patterns.match("target_modules", self.targets, module, whole=True) is not None
+        if module in self.targets:  # in whatever layer
+            return True
         return _ends(module, self.targets) and (
             not self.layers or self._layer(patterns, module) in self.layers
         )
@@ -176,10 +183,11 @@ def read_settings(path: Path, where: str) -> LoraSettings:
         raise SpartaError(f"{where}: no {CONFIG_FILE}; give a directory that PEFT saved") from error
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise SpartaError(
-            f"{where}: {CONFIG_FILE} does not describe a LoRA adapter but {shown(kind)}; only LoRA is "
-            f"supported: {_CONVERT}"
-        )
+        what = f"but {shown(kind)}; only LoRA is supported"
+        advice = "make LoRA of it with PEFT's save_as_lora, or merge it into the base"
+        if kind is None:
+            what, advice = "(no peft_type)", "give one that PEFT saved, with peft_type, r and target_modules"
+        raise SpartaError(f"{where}: {CONFIG_FILE} does not describe a LoRA adapter {what}: {advice}")
     _refuse_others(raw, where)
     targets, layers = _names(raw, "target_modules", where), _layers(raw, where)
     if not targets:
@@ -216,7 +224,7 @@ def read_settings(path: Path, where: str) -> LoraSettings:
 def shown(value: object) -> str:
     """A foreign value in a message."""
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a number of many digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 50 else f"{text[:47]}..."
 
 
 def _refuse_others(raw: Mapping[str, Any], where: str) -> None:
@@ -249,15 +257,18 @@ def _residual(raw: Mapping[str, Any], where: str) -> str:
             f"{where}: init_lora_weights = {shown(start)} is not supported: unknown, it may have changed the "
             f"base; if it left it as it was, set it to true in {CONFIG_FILE}"
         )
+    rounding = raw.get("loftq_config")
+    if found == "loftq" and isinstance(rounding, dict):
+        steps, bits = rounding.get("loftq_iter", 1), rounding.get("loftq_bits", 4)
+        return ROUNDED if (steps, bits) == (1, 4) else found
     return found
 
 
 def _written(raw: Mapping[str, Any], residual: str) -> dict[str, Any]:
     kept = {setting: value for setting, value in raw.items() if setting in _READ or _finite(value)}
-    if residual:
-        mentioned = {f"{each}_config" for each in RESIDUAL} & raw.keys()
-        kept |= {"init_lora_weights": True, **dict.fromkeys(mentioned)}
-    return kept
+    dropped = [*_TRAINING, *(f"{each}_config" for each in RESIDUAL if residual)]
+    kept |= dict.fromkeys(setting for setting in dropped if kept.get(setting))
+    return kept | {"init_lora_weights": True} if residual else kept
 
 
 def _finite(value: object) -> bool:

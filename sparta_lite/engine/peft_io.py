@@ -17,7 +17,7 @@ from sparta_lite.engine.bank import Adapter, Bank, empty_bank
 from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
 from sparta_lite.engine.loading import is_fault, reason
 from sparta_lite.engine.model import Decoder
-from sparta_lite.engine.peft_config import LoraSettings, read_settings, shown
+from sparta_lite.engine.peft_config import LoraSettings, read_settings
 from sparta_lite.engine.residual import require_residual
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_bytes, write_json, write_whole
@@ -25,13 +25,13 @@ from sparta_lite.kernels.sampling import uniforms
 from sparta_lite.randomness import key as random_key
 
 _KEY = re.compile(r"^base_model\.model\.model\.(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$")
+_UNUSED = re.compile(r"\.lora_(velora_embed|monteclora_sampler\.\w+)$")
+"""Tensors that only PEFT's training reads."""
 _ADVICE = (
-    (
-        r"\.(lm_head|embed_tokens)\.(base_layer\.)?weight$",
-        "save it with save_embedding_layers=False, or merge",
-    ),
+    (r"\.(lm_head|embed_tokens)\.weight$", "save it again with save_embedding_layers=False"),
+    (r"\.(lm_head|embed_tokens)\.", "train it without lm_head and embed_tokens"),
     (r"\.lora_magnitude_vector", "that is DoRA: make plain LoRA of it with PEFT's save_as_lora"),
-    (r"\.experts\.", "experts are not adapted: train it without them, or merge"),
+    (r"\.experts\.", "train it without the experts"),
 )
 """What helps against a tensor that is none of plain LoRA on decoder layers."""
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -50,11 +50,6 @@ class AdapterFile:
     """How it was initialised, where that took something out of the base's weights; see ``peft_config``."""
 
 
-def adapter_place(name: str, path: Path) -> str:
-    """An adapter as errors name it."""
-    return f"adapter {name!r} in {path}"
-
-
 def read_adapter(name: str, path: Path) -> AdapterFile:
     """Read a PEFT LoRA directory.
 
@@ -62,7 +57,7 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
         SpartaError: something is missing or malformed, a weight is NaN, or the adapter uses what the
             bank does not hold, such as DoRA, biases or ``modules_to_save`` (docs/adapters.md).
     """
-    where = adapter_place(name, path)
+    where = f"adapter {name!r} in {path}"
     settings = read_settings(path, where)
     try:
         tensors = load_file(path / WEIGHTS_FILE)
@@ -193,11 +188,11 @@ def scaling(adapter: Adapter) -> dict[str, Any]:
 def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor]]:
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        match, named = _KEY.match(key), shown(key)[1:-1]
+        if _UNUSED.search(key):
+            continue
+        match, named = _KEY.match(key), key if len(key) <= 100 else f"{key[:97]}..."
         if match is None:
-            advice = next(
-                (each for found, each in _ADVICE if re.search(found, key)), "train without it, or merge"
-            )
+            advice = next((each for found, each in _ADVICE if re.search(found, key)), "give plain LoRA")
             raise SpartaError(
                 f"{where}: the tensor {named} is not the A or B of a decoder layer's linear module; {advice}"
             )

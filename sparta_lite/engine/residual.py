@@ -10,7 +10,8 @@ is near ``whole`` where W is whole, near ``whole - 1`` where A0 and B0 are out o
 do with the other; and on the residual base the columns of B, which three of the four take from W's own
 column space, find next to nothing in W.
 
-LoftQ rounds the base to 4 bits and begins with a part of what the rounding took away.
+LoftQ rounds the base to 4 bits and begins with a part of what the rounding took away. Where it did so once,
+the base in NF4 is the one that it made.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.peft_config import ROUNDED
 from sparta_lite.errors import SpartaError
 
 _BLOCK = 64
@@ -39,7 +41,7 @@ def require_residual(
 
     Args:
         where: the adapter, as errors name it.
-        method: see ``peft_config.RESIDUAL``.
+        method: see ``peft_config.LoraSettings.residual``.
         decoder: the base.
         weights: module -> A [rank, in], B [out, rank].
         scales: module -> s.
@@ -53,11 +55,12 @@ def require_residual(
         for site in layer.sites.values()
         for name, part in zip(site.names, site.parts, strict=True)
     }
-    if method == "loftq":
-        if not all(_rounded(given[module]) for module in weights):
+    if method.startswith("loftq"):
+        if not all(_rounded(given[module], method == ROUNDED) for module in weights):
+            other = ", or set quantization to nf4" if method == ROUNDED else ""
             raise SpartaError(
-                f"{where}: LoftQ made it for a base in 4 bits; set quantization to nf4, or use the base that "
-                "was saved with it (docs/adapters.md)"
+                f"{where}: LoftQ has rounded the base that it belongs to, and this is not that base; use the "
+                f"rounded base{other} (docs/adapters.md)"
             )
     elif not _is_residual(method, given, weights, scales):
         raise SpartaError(
@@ -91,11 +94,11 @@ def _is_residual(
     return nearer and (abs(overlap - (whole - 1)) < abs(overlap) or found < usual / 2)
 
 
-def _rounded(part: Any) -> bool:
-    """Whether a linear layer is in 4 bits, or holds no more than 4 bits can say."""
+def _rounded(part: Any, by_nf4: bool) -> bool:
+    """Whether a linear layer holds no more than 4 bits can say, or ``by_nf4`` is in NF4."""
     module = getattr(part, "module", part)
     if hasattr(module.weight, "quant_state"):
-        return True
+        return by_nf4
     blocks = module.weight.detach().flatten()[: 64 * _BLOCK].view(-1, _BLOCK)
     return all(len(block.unique()) <= 16 for block in blocks)
 

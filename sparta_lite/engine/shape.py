@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparta_lite.engine.hub import read_object
-from sparta_lite.engine.loading import reason, require_config
+from sparta_lite.engine.loading import reason, require_config, require_few_layers
 from sparta_lite.errors import SpartaError
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -116,7 +116,8 @@ def adapter_parameters(shape: Shape, adapters: Sequence[tuple[int, str | Sequenc
 
     Args:
         shape: of the base.
-        adapters: rank and target modules of each, as ``adapter_config.json`` names them.
+        adapters: of each its largest rank, and the modules that it adapts: names inside the decoder or their
+            ends, an expression for them, or "all-linear".
     """
     rank = max(rank for rank, _ in adapters)
     inside = [each for each in shape.linears if each.name.startswith("layers.")]
@@ -149,6 +150,7 @@ def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
 
     wrong = f"base: {path}/config.json makes no causal language model"
     packing = read_object(path / "config.json", wrong).get("quantization_config")
+    require_few_layers(path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         # Whatever the checkpoint was packed with, what is counted are the plain modules.

@@ -120,7 +120,7 @@ def test_every_position_is_drawn_with_its_own_number(base: Base, bank: Bank, pef
         peft_model.set_adapter(prompt.adapter)
         with torch.no_grad():
             logits = peft_model(input_ids=torch.tensor([prompt.ids + response.ids])).logits[0]
-        keys, counters = torch.full((12,), prompt.key), torch.arange(12)
+        keys, counters = torch.full((len(response.ids),), prompt.key), torch.arange(len(response.ids))
         drawn = choose(logits[len(prompt.ids) - 1 : -1], sampling, keys, counters)
         assert response.ids == tuple(drawn.tolist())
 

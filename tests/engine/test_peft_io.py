@@ -18,14 +18,12 @@ from transformers import AutoModelForCausalLM, Phi3Config, PhiConfig, PreTrained
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
-from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.peft_io import load_bank, new_adapter, read_adapter, write_adapter
 from sparta_lite.errors import SpartaError
 
+from .kinds import CONFIG, WEIGHTS, our_logprobs, peft_logprobs
 from .models import SIZES, save_model
 
-IDS = (72, 101, 108, 108, 111, 256, 10, 33, 7, 200, 32, 65)
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS: dict[str, dict[str, Any]] = {
     "attention": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
     "one module, rank 1": {"r": 1, "lora_alpha": 3, "target_modules": ["down_proj"]},
@@ -55,19 +53,6 @@ def peft_save(base_path: Path, target: Path, seed: int = 0, **settings: Any) -> 
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     model.save_pretrained(target)
     return target
-
-
-def peft_logprobs(base_path: Path, adapter: Path) -> Tensor:
-    """log p of every token of ``IDS`` but the first, by PEFT."""
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_path), adapter).eval()
-    with torch.no_grad():
-        logits = model(torch.tensor([IDS])).logits[0, :-1]
-    found: Tensor = logits.log_softmax(-1).gather(1, torch.tensor(IDS[1:])[:, None])[:, 0]
-    return found
-
-
-def our_logprobs(base: Base, bank: Bank, name: str | None) -> Tensor:
-    return log_probabilities(base, bank, [Continuation(name, IDS[:1], IDS[1:])], 64)[0]
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +196,20 @@ def only_pickle(path: Path) -> None:
     (path / WEIGHTS).unlink()
 
 
+def into(dtype: torch.dtype) -> Callable[[Path], None]:
+    def change(all: dict[str, Tensor]) -> None:
+        all[f"{Q}.lora_A.weight"] = all[f"{Q}.lora_A.weight"].to(dtype)
+
+    return alter(change)
+
+
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
+EXPERT = "base_model.model.model.layers.0.mlp.experts"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no configuration": (lambda path: (path / CONFIG).unlink(), "no adapter_config.json"),
     "no directory": (shutil.rmtree, "no adapter_config.json"),
     "broken JSON": (lambda path: (path / CONFIG).write_text('{"r": 8,'), "cannot be read"),
-    "JSON of another kind": (lambda path: (path / CONFIG).write_text("[1]"), "does not describe a LoRA"),
+    "JSON of another kind": (lambda path: (path / CONFIG).write_text("[1]"), "holds no JSON object but list"),
     "bytes that are no text": (lambda path: (path / CONFIG).write_bytes(b"\xff\xfe{"), "cannot be read"),
     "another method": (edit(peft_type="IA3"), "only LoRA is supported"),
     "DoRA": (edit(use_dora=True), "use_dora = True is not supported"),
@@ -224,12 +217,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "LoRA biases": (edit(lora_bias=True), "lora_bias = True is not supported"),
     "saved modules": (edit(modules_to_save=["norm"]), r"modules_to_save = \['norm'\] is not supported"),
     "ranks by module": (edit(rank_pattern={"q_proj": 2}), "rank_pattern"),
-    "alphas by module": (edit(alpha_pattern={"q_proj": 2}), "alpha_pattern"),
     "repeated layers": (edit(layer_replication=[[0, 2], [1, 2]]), "layer_replication"),
     "a setting of the future": (edit(use_new_idea=True), "use_new_idea = True is not supported"),
-    "PiSSA": (edit(init_lora_weights="pissa_niter_4"), "'pissa_niter_4' changes the base's own weights"),
-    "OLoRA": (edit(init_lora_weights="olora"), "'olora' changes the base's own weights"),
-    "LoftQ": (edit(init_lora_weights="loftq"), "'loftq' changes the base's own weights"),
     "rank 0": (edit(r=0), "the rank r must be a positive whole number, not 0"),
     "rank in words": (edit(r="eight"), "the rank r must be a positive whole number, not 'eight'"),
     "alpha missing": (edit(lora_alpha=None), "lora_alpha must be a finite number other than 0, not None"),
@@ -244,7 +233,33 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no matrix": (alter(lambda all: all.update({f"{Q}.lora_A.weight": torch.ones(8)})), "not a matrix"),
     "a magnitude": (
         alter(lambda all: all.update({f"{Q}.lora_magnitude_vector": torch.ones(64)})),
-        "is not the A or B",
+        "is not the A or B.*that is DoRA: make plain LoRA of it with PEFT's save_as_lora",
+    ),
+    "a copy of the head": (
+        alter(lambda all: all.update({"base_model.model.lm_head.weight": torch.ones(320, 64)})),
+        "lm_head.weight is not the A or B.*; save it again with save_embedding_layers=False",
+    ),
+    "an expert": (
+        alter(lambda all: all.update({f"{EXPERT}.0.up_proj.lora_A.default.weight": torch.ones(8, 64)})),
+        "is not the A or B.*; train it without the experts",
+    ),
+    "a name without end": (
+        alter(lambda all: all.update({"x" * 5000: torch.ones(2)})),
+        r"the tensor x+\.\.\. is not the A or B",
+    ),
+    "8 bits": (
+        into(torch.float8_e4m3fn),
+        "q_proj.* is in float8_e4m3fn; save the adapter in bf16 or float32",
+    ),
+    "whole numbers": (into(torch.int32), "q_proj.* is in int32; save the adapter in bf16 or float32"),
+    "an empty file": (lambda path: (path / WEIGHTS).write_bytes(b""), "cannot be read"),
+    "half a file": (
+        lambda path: (path / WEIGHTS).write_bytes((path / WEIGHTS).read_bytes()[:-1000]),
+        "cannot be read",
+    ),
+    "a directory for a file": (
+        lambda path: [(path / WEIGHTS).unlink(), (path / WEIGHTS).mkdir()],
+        "cannot be read",
     ),
 }
 
@@ -262,6 +277,21 @@ def test_an_adapter_that_cannot_serve_is_refused_with_its_reason(
         read_adapter("ada", path)
     assert f"adapter 'ada' in {path}" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_library_that_panics_is_no_crash(
+    adapter_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PanicException(BaseException):  # as pyo3 makes it: no Exception
+        pass
+
+    def panic(*_: Any) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr("sparta_lite.engine.peft_io.load_file", panic)
+    with pytest.raises(SpartaError, match=r"adapter_model.safetensors cannot be read \(called"):
+        read_adapter("ada", adapter_paths["ada"])
 
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
