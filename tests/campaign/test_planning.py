@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoTokenizer, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from sparta_lite.campaign import loop
 from sparta_lite.campaign.config import load_config
@@ -35,9 +36,10 @@ from sparta_lite.campaign.tribe import find_tribe
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.engine import hub
 from sparta_lite.engine.bank import Bank
-from sparta_lite.engine.base import Base
+from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.plan import Plan
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import base_path, items
@@ -167,6 +169,38 @@ def test_broken_adapter_configuration_is_named(bare: Path, tmp_path: Path) -> No
     (tmp_path / "tribe" / "ben" / "adapter_config.json").write_text("{}")
     config = load_config(None, [f"base={bare / 'base'}", f"tribe.adapters={tmp_path / 'tribe'}", *OWN])
     with pytest.raises(SpartaError, match=r"adapter 'ben'.*r and target_modules"):
+        planned(config, choose(config))
+
+
+def test_ranks_that_differ_by_module_are_planned_as_the_bank_pads_them(
+    base_path: Path, adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    """``r`` alone says little where a pattern goes beyond it, or where no module has it."""
+    model = AutoModelForCausalLM.from_pretrained(base_path)
+    lora = LoraConfig(
+        r=2,
+        target_modules=["o_proj", "up_proj"],
+        layers_to_transform=[1],
+        rank_pattern={"o_proj": 24, "up_proj": 1},
+        task_type="CAUSAL_LM",
+    )
+    get_peft_model(model, lora).save_pretrained(tmp_path / "dan")
+    places = {"dan": tmp_path / "dan", "ben": adapter_paths["ben"], "cyd": adapter_paths["cyd"]}
+    adapters = ", ".join(f"{name}: {path}" for name, path in places.items())
+    config = load_config(None, [f"base={base_path}", f"tribe.adapters={{{adapters}}}", *OWN])
+    made, _ = planned(config, choose(config))
+    decoder = load_base(base_path, torch.device("cpu")).decoder
+    bank = load_bank(decoder, [read_adapter(name, path) for name, path in places.items()])
+    assert bank.rank == 24
+    assert 3 * made.work.adapter == sum(tensor.numel() for _, tensor in bank.tensors())
+
+
+def test_an_adapter_of_another_base_is_refused_before_anything_is_loaded(bare: Path, tmp_path: Path) -> None:
+    shutil.copytree(bare / "tribe", tmp_path / "tribe")
+    place = tmp_path / "tribe" / "ben" / "adapter_config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "target_modules": ["c_attn"]}))
+    config = load_config(None, [f"base={bare / 'base'}", f"tribe.adapters={tmp_path / 'tribe'}", *OWN])
+    with pytest.raises(SpartaError, match=r"adapter 'ben' in .*: the base has none of its target_modules"):
         planned(config, choose(config))
 
 

@@ -89,6 +89,15 @@ def test_what_was_cut_to_fit_is_counted_aloud(tiny_config: Path, tmp_path: Path)
     assert "iteration 1: 2 of 3 instructions lost their end" in "\n".join(warnings)
 
 
+def test_no_answer_of_a_duel_holds_a_token_that_no_text_has(finished: Path, base_path: Path) -> None:
+    """A fifth of the base's embedding pads it: rows that the tokenizer does not know."""
+    tokenizer = AutoTokenizer.from_pretrained(base_path)
+    duels = [row for iteration in (0, 1) for row in read_lines(Store(finished).duels(iteration))]
+    drawn = [id for row in duels for response in row["responses"] for id in response["ids"]]
+    assert len(drawn) > 200
+    assert max(drawn) < len(tokenizer) == 259 < 320
+
+
 def test_recorded_votes_replay_to_the_recorded_reputations(finished: Path) -> None:
     history = replay(read_trace(finished), kind="reliability")
     recorded = read_json(Store(finished).reputation(1))["after"]["ratings"]

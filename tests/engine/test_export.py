@@ -161,14 +161,16 @@ def test_an_architecture_without_a_known_form_is_refused(base_path: Path, tmp_pa
         write_gguf_lora(str(base), "ada", adapter, tmp_path / "a.gguf")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("ada", torch.float32), ("ada", torch.bfloat16), ("cyd", torch.float32)], ids=str
+)
 def test_a_merged_model_speaks_as_peft_does_in_the_stored_dtype(
-    base_path: Path, adapter_paths: dict[str, Path], tmp_path: Path, dtype: torch.dtype
+    base_path: Path, adapter_paths: dict[str, Path], tmp_path: Path, name: str, dtype: torch.dtype
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(base_path, base)
     AutoModelForCausalLM.from_pretrained(base_path, dtype=dtype).save_pretrained(base)
-    merge_adapter(str(base), adapter_paths["ada"], tmp_path / "merged")
+    merge_adapter(str(base), adapter_paths[name], tmp_path / "merged")
     assert not list((tmp_path / "merged").glob("adapter*"))
     stored = load_file(tmp_path / "merged" / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {dtype}
@@ -176,7 +178,7 @@ def test_a_merged_model_speaks_as_peft_does_in_the_stored_dtype(
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)(IDS).logits
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         bare = model(IDS).logits
-        expected = PeftModel.from_pretrained(model, adapter_paths["ada"])(IDS).logits
+        expected = PeftModel.from_pretrained(model, adapter_paths[name])(IDS).logits
     # Rounding merged weights to bf16 moves every weight by up to 2**-9 of itself.
     near = 1e-4 if dtype == torch.float32 else 0.1 * float((expected - bare).abs().max())
     assert (merged - expected).abs().max() < near

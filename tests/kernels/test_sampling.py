@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -116,3 +118,15 @@ def test_logits_in_bf16_are_drawn_from_in_full_precision() -> None:
     assert torch.equal(
         choose(logits, Sampling(), keys, counters), choose(logits.float(), Sampling(), keys, counters)
     )
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(1.0, 3, 0.9), Sampling(1.5, 0, 1.0)], ids=str)
+def test_rows_that_pad_the_vocabulary_are_never_drawn(sampling: Sampling) -> None:
+    """As if the logits had none: the draw from all others stays the one that it was."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, VOCABULARY, generator=generator)
+    logits[:, 9:] += 3  # the likeliest, had they a text
+    keys, counters = torch.arange(200), torch.arange(200)
+    assert (choose(logits, sampling, keys, counters) >= 9).any()
+    found = choose(logits, replace(sampling, vocabulary=9), keys, counters)
+    assert torch.equal(found, choose(logits[:, :9].contiguous(), sampling, keys, counters))
