@@ -95,6 +95,11 @@ def test_too_few_adapters_and_unknown_presets_are_refused(
         find_tribe(config(base_path, *sets))
 
 
+def test_a_directory_that_is_an_adapter_is_no_tribe(base_path: Path, adapter_paths: dict[str, Path]) -> None:
+    with pytest.raises(SpartaError, match="is one adapter; give the directory in which 3 or more stand"):
+        find_tribe(config(base_path, f"tribe.adapters={adapter_paths['ada']}"))
+
+
 def test_new_adapters_follow_from_the_runs_seed_and_their_own_name(base_path: Path) -> None:
     base = load_base(base_path, torch.device("cpu"))
 

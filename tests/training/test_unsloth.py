@@ -52,6 +52,7 @@ class FastLanguageModel:
         lora_dropout: float,
         bias: str,
         use_gradient_checkpointing: bool | str,
+        **others: Any,
     ) -> Any:
         assert all("." not in target for target in target_modules)
         model.config.unsloth_version = "stand-in"
@@ -67,6 +68,7 @@ class FastLanguageModel:
                 target_modules=target_modules,
                 lora_dropout=lora_dropout,
                 bias=bias,  # type: ignore[arg-type]
+                **others,  # what it has no argument for goes to PEFT
             ),
         )
         view._unsloth_gradient_checkpointing = use_gradient_checkpointing
@@ -84,10 +86,12 @@ def learned(base: Base, bank: Bank, pairs: list[TokenizedPair], wrap: Any) -> tu
     return train_in_turn(base.model, base.tokenizer, bank, pairs, SETTINGS, **common), steps
 
 
+@pytest.mark.parametrize("slot", [1, 2], ids=["one scale", "scales by module"])
 def test_it_differs_from_trl_in_the_peft_model_alone(
-    base: Base, bank: Bank, pairs: list[TokenizedPair]
+    base: Base, bank: Bank, pairs: list[TokenizedPair], slot: int
 ) -> None:
-    bank = bank.part(1, 2)
+    bank = bank.part(slot, slot + 1)
+    assert bool(bank.adapters[0].own) is (slot == 2)
     start = bank.snapshot()
     plain = learned(base, bank, pairs[:2], wrap_with_peft)
     end = bank.snapshot()
