@@ -37,6 +37,7 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
     x, a = normal(dtype, _ROWS, 1, _WIDTH), normal(torch.float32, 2, 2 * _RANK, _WIDTH)
     outputs = [normal(dtype, _ROWS, 1, width) for width in (150, 40)]
     b = [normal(torch.float32, 2, each.shape[2], _RANK) for each in outputs]
+    gain = torch.rand(2, 2 * _RANK, generator=generator).to(device)
     hidden, head = normal(dtype, _ROWS, _WIDTH), 30 * normal(dtype, _VOCABULARY, _WIDTH)
     targets = torch.arange(_ROWS, device=device)
 
@@ -45,7 +46,7 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
 
     def training(add: Callable[..., list[Tensor]]) -> list[Tensor]:
         leaves = [each.clone().requires_grad_() for each in (x, a, *b)]
-        results = add(outputs, leaves[0], leaves[1], leaves[2:], routing)
+        results = add(outputs, leaves[0], leaves[1], leaves[2:], routing, gain)
         return [*results, *torch.autograd.grad(results, leaves, outputs)]
 
     def scoring(logprobs: Callable[..., Tensor]) -> list[Tensor]:

@@ -96,8 +96,8 @@ def _places(given: str | dict[str, str]) -> dict[str, str | None]:
         )
     if (Path(given) / CONFIG_FILE).is_file():
         raise SpartaError(
-            f"tribe.adapters: {given} is one adapter; give the directory in which 3 or more stand, or a mapping "
-            "of names to directories or hub ids"
+            f"tribe.adapters: {given} is one adapter; give the directory in which 3 or more stand, or a "
+            "mapping of names to directories or hub ids"
         )
     return {path.parent.name: str(path.parent) for path in sorted(Path(given).glob(f"[!.]*/{CONFIG_FILE}"))}
 

@@ -281,7 +281,7 @@ def _finite(value: object) -> bool:
 
 
 def _rank(where: str, what: str, value: object) -> int:
-    if not _whole(value) or value < 1:
+    if not _whole(value) or not 1 <= value <= 1_000_000:  # no layer is as wide
         raise _fault(where, what, value, "a positive whole number")
     return value
 

@@ -125,6 +125,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "alphas: infinite": ({"alpha_pattern": {"q_proj": float("inf")}}, "must be a finite number other than 0"),
     "rank true": ({"r": True}, "the rank r must be a positive whole number, not True"),
     "rank negative": ({"r": -8}, "the rank r must be a positive whole number, not -8"),
+    "rank without end": (
+        {"r": LONG},
+        "the rank r must be a positive whole number, not a number of many digits",
+    ),
     "rank a fraction": ({"r": 8.0}, "the rank r must be a positive whole number, not 8.0"),
     "alpha true": ({"lora_alpha": True}, "lora_alpha must be a finite number other than 0, not True"),
     "alpha without end": (
