@@ -34,7 +34,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "lora_alpha": 8,
         "target_modules": r".*\.1\.mlp\.(up|down)_proj",
         "rank_pattern": {"up_proj": 3},
-        "alpha_pattern": {"down_proj": 20},
+        "alpha_pattern": {"down_proj": 6},
     },
 }
 

@@ -167,13 +167,18 @@ def test_rows_that_are_over_disturb_nothing(base: Base, bank: Bank) -> None:
 
 
 def from_tables(
-    outputs: Sequence[Tensor], x: Tensor, a: Tensor, b: Sequence[Tensor], routing: lora.Routing
+    outputs: Sequence[Tensor],
+    x: Tensor,
+    a: Tensor,
+    b: Sequence[Tensor],
+    routing: lora.Routing,
+    gain: Tensor | None,
 ) -> list[Tensor]:
     tables, (rows, length, _) = routing.segments(x.shape[1]), x.shape
     order, back = tables.order.long(), tables.order.argsort()
     flat = [output.flatten(0, 1)[order] for output in outputs]
     scales, bounds = tables.scales.tolist()[:-1], tables.bounds.tolist()[:-1]
-    results = reference.grouped_lora(flat, x.flatten(0, 1)[order], a, b, scales, bounds)
+    results = reference.grouped_lora(flat, x.flatten(0, 1)[order], a, b, scales, bounds, gain)
     return [result[back].view(rows, length, -1) for result in results]
 
 
