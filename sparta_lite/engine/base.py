@@ -171,7 +171,8 @@ def _load(request: Request) -> Any:
     missing = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if missing:
         raise SpartaError(
-            f"base: {source} lacks weights or has them in another shape: {', '.join(missing[:3])}"
+            f"base: {source} lacks weights or has them in another shape: {', '.join(missing[:3])}; get a "
+            "sound copy, or the config.json that belongs to it"
         )
     return model
 

@@ -131,7 +131,8 @@ def clear(path: Path, what: str = "") -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, SpartaError) or not is_fault(error):
             raise
-        name, advice = (f"{what} in {path}", "; get a sound copy") if what else (path, "")
+        name = f"{what} in {path}" if what else path
+        advice = "; get a sound copy" if what else "; get a sound copy, or another base"
         if "trust_remote_code" in str(error):
             advice = "; it brings code of its own: set trust_remote_code to true if you trust it"
         raise SpartaError(f"base: {name} cannot be loaded: {reason(error)}{advice}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from time import monotonic
 from typing import Any
 
@@ -53,8 +54,12 @@ class Patterns:
 
     def _compile(self, setting: str, expression: str) -> Any:
         try:
-            re.compile(expression)
-            return regex.compile(expression)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # of sets inside sets, which PEFT reads as re does
+                re.compile(expression)
+                return regex.compile(expression)
         except (re.error, regex.error, RecursionError, OverflowError) as error:
             reason = str(error).partition("\n")[0][:60] or type(error).__name__
             raise SpartaError(

@@ -66,7 +66,9 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
     except BaseException as error:
         if not is_fault(error):
             raise
-        raise SpartaError(f"{where}: {WEIGHTS_FILE} cannot be read ({reason(error)})") from error
+        raise SpartaError(
+            f"{where}: {WEIGHTS_FILE} cannot be read ({reason(error)}); get a sound copy"
+        ) from error
 
     weights = _pair_up(tensors, where)
     shapes = _shapes(settings, weights)
@@ -202,15 +204,17 @@ def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tenso
                 f"{where}: the tensor {named} is in {kind}; save the adapter in bf16 or float32"
             )
         if tensor.ndim != 2:
-            raise SpartaError(f"{where}: the tensor {named} of shape {tuple(tensor.shape)} is not a matrix")
+            raise SpartaError(
+                f"{where}: the tensor {named} of shape {tuple(tensor.shape)} is not a matrix; get a sound copy"
+            )
         if not torch.isfinite(tensor).all():
             raise SpartaError(f"{where}: the tensor {named} holds NaN or infinity; get a sound copy")
         sides.setdefault(match[1], {})[match[2]] = tensor
     if not sides:
-        raise SpartaError(f"{where}: {WEIGHTS_FILE} holds no LoRA tensors")
+        raise SpartaError(f"{where}: {WEIGHTS_FILE} holds no LoRA tensors; get a sound copy")
     for module, side in sides.items():
         if set(side) != {"A", "B"}:
-            raise SpartaError(f"{where}: {module} has only one of lora_A and lora_B")
+            raise SpartaError(f"{where}: {module} has only one of lora_A and lora_B; get a sound copy")
     return {module: (side["A"], side["B"]) for module, side in sides.items()}
 
 
