@@ -205,7 +205,8 @@ def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tenso
             )
         if tensor.ndim != 2:
             raise SpartaError(
-                f"{where}: the tensor {named} of shape {tuple(tensor.shape)} is not a matrix; get a sound copy"
+                f"{where}: the tensor {named} of shape {tuple(tensor.shape)} is not a matrix; get a sound "
+                "copy"
             )
         if not torch.isfinite(tensor).all():
             raise SpartaError(f"{where}: the tensor {named} holds NaN or infinity; get a sound copy")

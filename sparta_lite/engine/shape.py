@@ -159,7 +159,7 @@ def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         return _shape(model, packing or {})
     except Exception as error:  # a broken configuration makes transformers raise nearly anything
-        raise SpartaError(f"{wrong}: {reason(error)}") from error
+        raise SpartaError(f"{wrong}: {reason(error)}; get a sound copy, or another base") from error
 
 
 def _shape(model: Any, packing: dict[str, Any]) -> Shape:

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from .odd import DAMAGES, NEST, odd
+from .odd import DAMAGES, odd
 
 _MARK = "the damage"
 _WRITTEN: dict[str, Callable[[Random], str]] = {
