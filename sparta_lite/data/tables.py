@@ -117,8 +117,8 @@ def _table_rows(text: str, name: str, delimiter: str) -> list[Row]:
             rows.append(Row(f"row {number}", value))
     except csv.Error as error:
         raise SpartaError(
-            f"{name}, line {reader.line_num}: not valid CSV ({error}); quote fields that hold quotes or the "
-            "separator, and double the quotes in them"
+            f"{name}, line {reader.reader.line_num}: not valid CSV ({error}); quote fields that hold quotes "
+            "or the separator, and double the quotes in them"
         ) from error
     return rows
 

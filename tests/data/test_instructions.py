@@ -201,6 +201,7 @@ def test_more_than_half_bad_rows_are_refused(saved: Any) -> None:
         ("ragged.csv", b"q,a\none?,1\ntwo?, or three?,2\n", "row 2 (line 3): has other columns"),
         ("short.csv", b"q,a\none?\n", "row 1 (line 2): has other columns"),
         ("quote.csv", b'q,a\n"one?,1\n', "not valid CSV"),
+        ("quoted.tsv", b'q\ta\none?\t1\n"two" he said?\t2\n', "line 3: not valid CSV"),
         ("junk.parquet", b"junk", "is no Parquet file that can be read"),
         ("wide.json", b'[{"q": ' + b"1" * 5000 + b"}]", "not valid JSON"),
         ("wide.jsonl", b'{"q": ' + b"1" * 5000 + b"}\n", "row 1: not valid JSON"),
