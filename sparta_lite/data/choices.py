@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from collections.abc import Mapping
@@ -79,7 +80,9 @@ def choices_of(columns: Mapping[str, Any]) -> Choices | None:
 
 
 def read_choices(value: Any) -> Choices | None:
-    """The choices in a value: texts, objects with label and text, or an object of labels and texts."""
+    """The choices in a value: texts, objects with label and text, an object of labels and texts; or JSON."""
+    if isinstance(value, str):
+        value = _from_json(value)
     if isinstance(value, Mapping):
         return _by_label(value)
     if not isinstance(value, list) or len(value) < 2:
@@ -91,6 +94,14 @@ def read_choices(value: Any) -> Choices | None:
     if any(isinstance(entry, list | dict) or entry is None for entry in value):
         return None
     return _made(string.ascii_uppercase[: len(value)], value)
+
+
+def _from_json(text: str) -> Any:
+    """What stands in a cell of a CSV file."""
+    try:
+        return json.loads(text) if text.lstrip().startswith(("[", "{")) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _by_label(value: Mapping[str, Any]) -> Choices | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sparta_lite.data.detection import CHATS, SYSTEMS, with_input
+from sparta_lite.data.detection import CHATS, SYSTEMS, TEXTS_BESIDE, beside, with_input
 from sparta_lite.data.fields import encodable, messages_in, parsed, require_columns, value_of
 from sparta_lite.data.messages import Conversation, conversation_of
 from sparta_lite.data.row import FaultError, Row, all_columns, columns_of, kind, listed, sound
@@ -188,10 +188,11 @@ def _reader(rows: Sequence[Row], columns: Columns, path: str) -> Callable[[Row],
     if chat := next((name for name in (columns.messages, *CHATS) if name in names), None):
         return lambda row: _with_system(row, _turns(row, chat, "user"))
     if {"prompt", "completion"} <= set(names):
-        return lambda row: (*_turns(row, "prompt", "user"), *_turns(row, "completion", "assistant"))
+        return lambda row: _with_system(row, _completed(row))
     if "instruction" in names and (
         answer := next((c for c in (columns.response, "output") if c in names), None)
     ):
+        _require_nothing_beside(rows, "instruction", answer, path)
         return lambda row: _with_system(row, _alpaca(row, answer))
     if not names:  # no row is an object, which is said row by row
         return lambda row: ()
@@ -210,7 +211,34 @@ def _by_prompt(rows: Sequence[Row], columns: Columns, path: str) -> Callable[[Ro
     if columns.response not in all_columns(rows) and any(_is_chat(row, column) for row in rows):
         return lambda row: _turns(row, column, "user")  # question and answer stand in one column
     require_columns(rows, [columns.response], path)
-    return lambda row: (*_turns(row, column, "user"), *_turns(row, columns.response, "assistant"))
+    return lambda row: _with_system(row, _answered_by(row, column, columns.response))
+
+
+def _require_nothing_beside(rows: Sequence[Row], asked: str, answer: str, path: str) -> None:
+    """Refuse an answer to a question about a text in another column, which would teach to make things up."""
+    if (name := beside(rows, asked, TEXTS_BESIDE)) is not None:
+        raise SpartaError(
+            f"{path}: has a column '{name}' beside '{asked}'; --template \"{{{name}}}\\n{{{asked}}}\" "
+            f"--response {answer} reads both, --column {asked} --response {answer} this alone"
+        )
+
+
+def _completed(row: Row) -> Conversation:
+    """TRL's prompt and completion, unless a label says that it is a bad one.
+
+    Raises:
+        FaultError: it does.
+    """
+    if str(columns_of(row).get("label")).lower() == "false":  # in a CSV file it is a text
+        raise FaultError("has the label false: its completion is none to learn", "remove such rows")
+    return _answered_by(row, "prompt", "completion")
+
+
+def _answered_by(row: Row, prompt: str, response: str) -> Conversation:
+    """Prompt and response; some write the response with the whole conversation before it."""
+    asked, answer = _turns(row, prompt, "user"), _turns(row, response, "assistant")
+    start = int(answer[0][0] == "system" != asked[0][0])
+    return answer if answer[start : start + len(asked)] == asked else (*asked, *answer)
 
 
 def _is_chat(row: Row, column: str) -> bool:

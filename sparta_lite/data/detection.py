@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparta_lite.data.choices import choices_of
+from sparta_lite.data.choices import LISTS, choices_of
 from sparta_lite.data.fields import messages_in, text_of, value_of
-from sparta_lite.data.messages import opening_of, transcript
+from sparta_lite.data.messages import opening_of
 from sparta_lite.data.row import FaultError, Row, all_columns, columns_of, cut, listed
 from sparta_lite.errors import SpartaError
 
@@ -23,8 +23,10 @@ CHATS = ("messages", "conversations", "conversation")
 SYSTEMS = ("system", "system_prompt")
 """Columns of a system prompt that stands beside a row's conversation."""
 
+TEXTS_BESIDE = ("context", "passage", "article", "document", "story", "background")
+"""Columns of a text that a question may be about."""
+
 _ASKED = ("prompt", "instruction", "question", "problem")
-_BESIDE = ("context", "passage", "article", "document", "story", "background", "history")
 _PICTURES = ("image", "images", "audio", "video")
 
 
@@ -102,7 +104,12 @@ def with_input(row: Row) -> str:
 
 def with_choices(row: Row) -> str:
     """A question, and below it its choices with the letters from A on, where it has any."""
-    choices = choices_of(columns_of(row))
+    columns = columns_of(row)
+    choices = choices_of(columns)
+    if choices is None and (given := next((name for name in LISTS if columns.get(name)), None)):
+        raise FaultError(
+            f"holds choices that cannot be read in column '{given}'", "write them as a list of texts"
+        )
     return joined(text_of(row, "question"), "" if choices is None else choices.lines())
 
 
@@ -117,13 +124,10 @@ def common_prompt(row: Row) -> str:
         FaultError: they have no common beginning.
     """
     chosen, rejected = value_of(row, "chosen"), value_of(row, "rejected")
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        talks = transcript(chosen), transcript(rejected)
-        if talks[0] is None or talks[1] is None:
-            return _common_words(chosen, rejected)
-        first, second = list(talks[0]), list(talks[1])
-    else:
-        first, second = list(_messages(chosen, "chosen")), list(_messages(rejected, "rejected"))
+    talks = messages_in(chosen), messages_in(rejected)
+    if isinstance(chosen, str) and isinstance(rejected, str) and None in talks:
+        return _common_words(chosen, rejected)
+    first, second = _messages(talks[0], "chosen"), _messages(talks[1], "rejected")
     alike = 0
     while alike < min(len(first), len(second)) and first[alike] == second[alike]:
         alike += 1
@@ -133,14 +137,12 @@ def common_prompt(row: Row) -> str:
 
 
 def _chosen_chat(row: Row) -> Iterator[Sequence[Any]]:
-    chosen = value_of(row, "chosen")
-    talk = transcript(chosen) if isinstance(chosen, str) else messages_in(chosen)
+    talk = messages_in(value_of(row, "chosen"))
     if talk is not None:
         yield talk
 
 
-def _messages(value: Any, name: str) -> Sequence[Any]:
-    messages = messages_in(value)
+def _messages(messages: Sequence[Any] | None, name: str) -> Sequence[Any]:
     if messages is None:
         raise FaultError(f"holds neither text nor messages in column '{name}'")
     return messages
@@ -159,14 +161,22 @@ def _common_words(first: str, second: str) -> str:
     return alike.rstrip()
 
 
+def beside(rows: Sequence[Row], asked: str, names: Sequence[str]) -> str | None:
+    """The first column of ``names`` in which some row has something beside its question."""
+    return next(
+        (name for name in names if name != asked and any(columns_of(row).get(name) for row in rows)), None
+    )
+
+
 def _require_nothing_beside(rows: Sequence[Row], asked: str, path: str) -> None:
     """Refuse a question that leans on another column."""
-    for name in (*_BESIDE, *_PICTURES):
-        if name != asked and any(columns_of(row).get(name) for row in rows):
-            way = f"data.column: {asked} reads it without"
-            if name in _BESIDE:
-                way = f'data.template: "{{{name}}}\\n{{{asked}}}" reads both, data.column: {asked} this alone'
-            raise SpartaError(f"{path}: has a column '{name}' beside '{asked}'; {way}")
+    name = beside(rows, asked, (*TEXTS_BESIDE, "history", *_PICTURES))
+    if name is None:
+        return
+    way = f"data.column: {asked} reads it without"
+    if name not in _PICTURES:
+        way = f'data.template: "{{{name}}}\\n{{{asked}}}" reads both, data.column: {asked} this alone'
+    raise SpartaError(f"{path}: has a column '{name}' beside '{asked}'; {way}")
 
 
 _FORMS: dict[str, Callable[[Row], str]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparta_lite.data.choices import LISTS, read_choices
-from sparta_lite.data.messages import is_conversation, opening_of, written_out
+from sparta_lite.data.messages import is_conversation, opening_of, transcript, written_out
 from sparta_lite.data.row import FaultError, Row, all_columns, columns_of, cut, kind, listed, written
 from sparta_lite.errors import SpartaError, shown
 
@@ -76,19 +76,18 @@ def text_of(row: Row, column: str, setting: str = "data.template") -> str:
         FaultError: the row has no such text.
     """
     value = value_of(row, column)
-    if isinstance(value, str):
-        messages = written_out(value)
-        return value if messages is None else opening_of(messages).text
     messages = messages_in(value)
     if messages is not None:
         return opening_of(messages).text
+    if isinstance(value, str):
+        return value
     raise FaultError(f"holds {kind(value)} in column {shown(column)}, no text", _way(column, value, setting))
 
 
 def messages_in(value: Any) -> Sequence[Any] | None:
-    """The messages that a value is, whether they stand in a list, alone, or written out; None: it is none."""
+    """The messages that a value is: in a list, alone, written out, or a transcript; None: it is none."""
     if isinstance(value, str):
-        return written_out(value)  # type: ignore[no-any-return]
+        return written_out(value) or transcript(value)
     if isinstance(value, Mapping) and is_conversation([value]):
         return [value]
     return value if is_conversation(value) else None

@@ -79,12 +79,16 @@ def written_out(text: str) -> Any:
 
 
 def transcript(text: str) -> Conversation | None:
-    """The turns of a text whose paragraphs begin with ``Human:`` and ``Assistant:``; else None."""
+    """The turns of a text whose paragraphs begin with ``Human:`` and ``Assistant:``; else None.
+
+    An ``Assistant:`` at its end, with which a prompt asks for an answer, is no turn.
+    """
     pieces = _SPEAKER.split(text)
-    if pieces[0].strip() or pieces[1:2] != ["Human"]:
+    if pieces[0].strip() or pieces[1:2] != ["Human"] or "Assistant" not in pieces[3::2]:
         return None
     roles = ["user" if speaker == "Human" else "assistant" for speaker in pieces[1::2]]
-    return tuple(zip(roles, (said.strip() for said in pieces[2::2]), strict=True))
+    turns = tuple(zip(roles, (said.strip() for said in pieces[2::2]), strict=True))
+    return turns[:-1] if turns[-1] == ("assistant", "") else turns
 
 
 def opening_of(messages: Sequence[Any]) -> Opening:
@@ -124,7 +128,7 @@ def _says_who(entry: Any) -> bool:
 
 def _message(message: Any, number: int) -> Message:
     role = _role(message, number)
-    if any(message.get(key) for key in _CALLS):
+    if isinstance(message, Mapping) and any(message.get(key) for key in _CALLS):
         raise FaultError(f"calls a tool in message {number}, which is no text", _REMOVE)
     return role, _text(message, number)
 

@@ -267,3 +267,31 @@ def test_a_sample_keeps_the_order_and_follows_seed_and_name() -> None:
     assert drawn != sample(all_of_it, 10, 1, "cot")
     assert drawn != sample(all_of_it, 10, 0, "lima")
     assert sample(all_of_it, None, 0, "cot") == sample(all_of_it, 99, 0, "cot") == all_of_it
+
+
+def test_a_response_that_repeats_its_prompt_is_the_whole_conversation(file: Any) -> None:
+    whole = [{"role": "system", "content": "be kind"}, *SAID["messages"]]
+    for prompt in ("hi", SAID["messages"][:1]):
+        rows = three(prompt=prompt, chosen=whole, rejected=[])
+        subsets = read_subsets(file(*rows), "set", Columns("prompt", "chosen"))
+        assert subsets.conversations["a"] == [(("system", "be kind"), *HI_HO)]
+
+
+def test_a_prompt_and_a_response_that_do_not_repeat_each_other_are_joined(file: Any) -> None:
+    rows = three(prompt="hi", chosen=[{"role": "assistant", "content": "hi"}])
+    subsets = read_subsets(file(*rows), "set", Columns("prompt", "chosen"))
+    assert subsets.conversations["a"] == [(("user", "hi"), ("assistant", "hi"))]
+
+
+def test_a_transcript_and_its_last_answer_make_a_conversation(file: Any) -> None:
+    rows = three(prompt="\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", completion=" d")
+    said = read_subsets(file(*rows), "set", Columns()).conversations["a"]
+    assert said == [(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", " d"))]
+
+
+@pytest.mark.parametrize("label", [False, "False"])
+def test_a_completion_that_is_labelled_bad_is_not_learned(file: Any, label: Any) -> None:
+    good, bad = three(prompt="hi", completion="ho", label=True), {"prompt": "hi", "completion": "hum"}
+    subsets = read_subsets(file(*good, {"set": "a", **bad, "label": label}), "set", Columns())
+    assert subsets.conversations["a"] == [HI_HO]
+    assert [each.split(":")[0] for each in subsets.skipped] == ["row 4 has the label false"]

@@ -89,8 +89,9 @@ def test_answers_without_a_common_prompt_are_at_fault(chosen: Any, rejected: Any
 
 
 def test_a_transcript_is_one_from_its_first_word_on() -> None:
-    assert transcript("\n\nHuman: hi \n\nAssistant:") == (("user", "hi"), ("assistant", ""))
+    assert transcript("\n\nHuman: hi \n\nAssistant:") == (("user", "hi"),)
     assert transcript("Human: a\nb\n\nAssistant: c") == (("user", "a\nb"), ("assistant", "c"))
     assert transcript("He said:\n\nHuman: hi") is None
     assert transcript("\n\nAssistant: hi") is None
+    assert transcript("Human: hi") is None
     assert transcript("hi") is None
