@@ -68,7 +68,6 @@ _FORMS: tuple[tuple[str, Callable[[re.Match[str]], Fraction]], ...] = (
 """How a number is written, the longest form first, and what it comes to; signs stand before it."""
 
 _NUMERAL = [(re.compile(form), value) for form, value in _FORMS]
-_SIGNED = re.compile(r"([-+]?)\s*\(?\s*(.*?)\s*\)?", re.DOTALL)
 
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
