@@ -22,7 +22,7 @@ def rise(steps: int, warmup: float) -> int:
     """Updates of ``steps`` over which the learning rate rises from 0, which the first of them has.
 
     ceil(warmup * steps), as transformers has it, but where rounding up would take half of them or all: of one
-    update none is warm-up, of two one is where at least half are asked for.
+    update none is warm-up, and of two only where at least half of them are asked for.
     """
     if steps < 2 or (steps == 2 and warmup < 0.5):
         return 0
