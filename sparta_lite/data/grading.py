@@ -32,7 +32,10 @@ _LONGEST_LINE = 500
 
 _Reader = Callable[[str, Kind], "str | None"]
 
-_CHOSEN = r"(?P<doing>[^.\n]{0,20})\b(?:choose|select|pick|go\s+with|opt\s+for)\b[\s:*_]*"
+_CHOSEN = (
+    r"(?P<doing>[^.\n]{0,20})\b(?:choose|select|pick|go\s+with|opt\s+for|(?:['’]d|would)\s+say"
+    r"|(?:think|believe)\s+(?:that\s+)?it(?:['’]s|\s+is))\b[\s:*_]*"
+)
 _ANSWER = heads("answers?")
 _CHOICE = heads("answer|choice|option", _CHOSEN)
 _VERDICT = heads("answer|choice|response|verdict|statement|claim", _CHOSEN)

@@ -61,7 +61,7 @@ OUTRIGHT = re.compile(
 
 _MARKED = re.compile(
     r"\(([A-J])\)|\*\*\(?([A-J])\b"  # (B), **B
-    rf"|(?<![\w'’.-])([A-J])(?=[.):,](?:\s|$)){_ALONE}"  # B. or B)
+    rf"|(?<![\w'’.-])([A-J])(?=[.):,](?:\s|$)|\s+[-–—]\s){_ALONE}"  # B. or B) or B -
     r"|^\W*([A-J])\W*$|^\W*([a-hj])[.)](?=\s+\S)(?!\s+[me]\.)",  # B or b. on a line of its own, but a. m.
     re.MULTILINE,
 )

@@ -138,6 +138,8 @@ def _value(text: str, found: Numeral, sign: str) -> str:
     rest = _ASIDE.sub("", text[found.end :])
     value = f"{sign}{found.value}"
     if unit := re.match(r"[a-zA-Z]+", rest):
+        if unit[0] in ("k", "K"):
+            return f"{value} thousand"
         return value if is_glued_unit(unit[0]) else text.split()[0]  # 12cm, but 12x
     if _OPERATOR.match(rest):
         return sign + (leading_mathematics(text[found.start :]) or DOUBT)
