@@ -34,11 +34,10 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[Kind, st
     return "flash-attn", "installed, and the card can"
 
 
-def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of every position to itself and all before it, as ``Decoder.hidden`` asks for it.
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of every position to itself and all before it.
 
     Args:
-        layer: ignored.
         q: [rows, heads, length, head_dim].
         k: [rows, kv_heads, length, head_dim].
         v: like ``k``.

@@ -12,17 +12,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from sparta_lite.engine import nf4
+from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import Routing, add_lora
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Attention of one layer: (layer, q, k, v) -> output, q and output [rows, heads, length, head_dim],
-k and v [rows, kv_heads, length, head_dim]."""
-
 
 Linear = Callable[[Tensor], Tensor]
 """[..., in] -> [..., out]: a plain matrix, or one in 4 bits (see ``engine/nf4.py``)."""
@@ -101,13 +97,12 @@ class Decoder(Protocol):
         ...
 
     @property
-    def kv_heads(self) -> int: ...
-
-    @property
-    def head_dim(self) -> int: ...
-
-    @property
     def layers(self) -> Sequence[HasSites]: ...
+
+    @property
+    def mixers(self) -> Mixers:
+        """How each layer mixes the tokens of a sequence."""
+        ...
 
     @property
     def head(self) -> Tensor:
@@ -118,7 +113,7 @@ class Decoder(Protocol):
         self,
         ids: Tensor,
         positions: Tensor,
-        attend: Attend,
+        mixing: Mixing,
         lora: Lora | None,
         keep: Tensor | None = None,
         checkpoint: bool = False,
@@ -128,7 +123,7 @@ class Decoder(Protocol):
         Args:
             ids: int64 [rows, length].
             positions: int64 [rows, length], the rotary position of every token.
-            attend: attention of one layer; it owns mask and cache.
+            mixing: what mixes the tokens of a sequence; it owns mask and cache.
             lora: None for the bare base in every row.
             keep: int64 [rows, kept], where in its row the states stand that are wanted; None: all.
             checkpoint: keep only each layer's input for the backward pass and compute the rest again there.
@@ -167,7 +162,6 @@ class FusedDecoder:
         self.dtype: torch.dtype = model.model.embed_tokens.weight.dtype
         """What it computes in."""
         self.heads: int = config.num_attention_heads
-        self.kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps: float = config.rms_norm_eps
         self.embedding: Tensor = model.model.embed_tokens.weight  # [vocabulary, hidden]
@@ -175,6 +169,8 @@ class FusedDecoder:
         self._head_bias: Tensor | None = model.lm_head.bias
         self.norm: Tensor = model.model.norm.weight
         self.layers = [_read_layer(layer) for layer in model.model.layers]
+        spec = AttentionSpec(config.num_key_value_heads, self.head_dim)
+        self.mixers: Mixers = [spec] * len(self.layers)
         rotary = model.model.rotary_emb
         # [head_dim / 2], wherever the loader has left them
         self._frequencies: Tensor = rotary.inv_freq.to(self.embedding.device, torch.float32)
@@ -188,7 +184,7 @@ class FusedDecoder:
         self,
         ids: Tensor,
         positions: Tensor,
-        attend: Attend,
+        mixing: Mixing,
         lora: Lora | None,
         keep: Tensor | None = None,
         checkpoint: bool = False,
@@ -200,9 +196,9 @@ class FusedDecoder:
             # No later layer attends to the positions that are not kept: they need nothing more.
             kept = keep if number == len(self.layers) - 1 else None
             if checkpoint and torch.is_grad_enabled():
-                x = recompute(self._layer, number, x, rotary, attend, lora, kept, use_reentrant=False)
+                x = recompute(self._layer, number, x, rotary, mixing, lora, kept, use_reentrant=False)
             else:
-                x = self._layer(number, x, rotary, attend, lora, kept)
+                x = self._layer(number, x, rotary, mixing, lora, kept)
         return self._rms(x, self.norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -218,7 +214,7 @@ class FusedDecoder:
         number: int,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        attend: Attend,
+        mixing: Mixing,
         lora: Lora | None,
         keep: Tensor | None,
     ) -> Tensor:
@@ -227,7 +223,7 @@ class FusedDecoder:
         bank, routing = (lora[0][number], lora[1]) if lora else ({}, None)
         q, k, v = self._project(layer, "qkv", self._rms(x, layer.attention_norm), bank, routing)
         q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
-        out = attend(number, _rotate(q, *rotary), _rotate(k, *rotary), self._heads(v, None))
+        out = mixing.attend(number, _rotate(q, *rotary), _rotate(k, *rotary), self._heads(v, None))
         out = out.transpose(1, 2).flatten(2)  # [rows, length, heads * head_dim]
         if keep is not None:
             rows = torch.arange(len(keep), device=keep.device)[:, None]

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sparta_lite.engine.attention import additive, causal, masked
-from sparta_lite.engine.model import Attend, Decoder
+from sparta_lite.engine.mixing import Mixers
+from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.shape import pair_cost, sharing_pays
 
 Tokens = tuple[int, ...]
@@ -52,20 +53,12 @@ class Layout:
     """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None where no
     row has several tails, and causal order says it all. Padding sees itself: no softmax is empty."""
 
-    def attend(self, copies: int = 1) -> Attend:
-        """Attention over the rows, ``copies`` times one after another."""
-        if self.mask is None:
-            return causal
-        # [copies * rows, 1, length, length]
-        mask = self.mask if copies == 1 else self.mask.repeat(copies, 1, 1, 1)
-        numbers: dict[torch.dtype, Tensor] = {}  # what the queries come in shows in the first layer
-
-        def attention(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if q.dtype not in numbers:
-                numbers[q.dtype] = additive(mask, q.dtype)
-            return masked(q, k, v, numbers[q.dtype])
-
-        return attention
+    def mixing(self, mixers: Mixers, copies: int = 1) -> WholeSequences:
+        """What mixes the rows, ``copies`` times one after another, in a decoder with these ``mixers``."""
+        mask = self.mask
+        if mask is not None and copies > 1:
+            mask = mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
+        return WholeSequences(mixers, mask)
 
     def to(self, device: torch.device) -> Layout:
         mask = None if self.mask is None else self.mask.to(device)

@@ -74,7 +74,8 @@ def hidden_states(
     """
     layout = lay_out([row for _, row in rows]).to(base.decoder.device)
     lora = bank.lora([adapter for adapter, _ in rows])
-    hidden = base.decoder.hidden(layout.ids, layout.positions, layout.attend(), lora, keep)
+    mixing = layout.mixing(base.decoder.mixers)
+    hidden = base.decoder.hidden(layout.ids, layout.positions, mixing, lora, keep)
     bank.prefetch([following])
     return hidden
 

@@ -54,8 +54,8 @@ class Steps:
         ids = self._send([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts])
         at, lengths, draws = self._send([places, [len(prompt) for prompt in prompts], keys])
         positions = torch.arange(longest, device=ids.device).expand_as(ids)
-        attend = Prefill(self._cache, at)
-        hidden = self._decoder.hidden(ids, positions, attend, lora, lengths[:, None] - 1)
+        mixing = Prefill(self._cache, at, lengths)
+        hidden = self._decoder.hidden(ids, positions, mixing, lora, lengths[:, None] - 1)
         counters = torch.zeros_like(draws)
         tokens, drawn = self._draw(hidden, draws, counters)
         self._table[:, at] = torch.stack([tokens, lengths, draws, counters + 1])
@@ -69,7 +69,7 @@ class Steps:
             longest: positions of the longest row, the newest token included.
         """
         rows = len(names)
-        if self._graphs is None or not self._graphs.usable or not choice.use_triton(self._cache.keys[0]):
+        if self._graphs is None or not self._graphs.usable or not _by_triton(self._decoder):
             if list(names) != self._routed[0]:
                 self._routed = list(names), self._bank.lora(names)
             return self._step(rows, self._routed[1], longest)
@@ -93,8 +93,8 @@ class Steps:
 
     def _step(self, rows: int, lora: Lora | None, longest: int) -> Tensor:
         newest, lengths, keys, counters = self._table[:, :rows]
-        attend = Step(self._cache, lengths, longest)
-        hidden = self._decoder.hidden(newest[:, None], lengths[:, None], attend, lora)
+        mixing = Step(self._cache, lengths, longest)
+        hidden = self._decoder.hidden(newest[:, None], lengths[:, None], mixing, lora)
         tokens, drawn = self._draw(hidden, keys, counters)
         newest.copy_(tokens)
         counters.add_(1)
@@ -130,5 +130,9 @@ def _recordable(decoder: Decoder, bank: Bank) -> bool:
         decoder.device.type == "cuda"
         and isinstance(decoder, FusedDecoder)
         and bank.window is None
-        and choice.choose_kernels(decoder.device, decoder.dtype)[0] == "triton"
+        and _by_triton(decoder)
     )
+
+
+def _by_triton(decoder: Decoder) -> bool:
+    return choice.choose_kernels(decoder.device, decoder.dtype)[0] == "triton"

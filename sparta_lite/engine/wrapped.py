@@ -22,7 +22,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sparta_lite.engine.model import Attend, Lora, Site
+from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
+from sparta_lite.engine.model import Lora, Site
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import add_lora
@@ -42,7 +44,7 @@ _UNDERSTOOD = {
 class _Pass:
     """What the seams need to know of the forward pass that is under way."""
 
-    attend: Attend
+    mixing: Mixing
     lora: Lora | None
 
 
@@ -75,8 +77,11 @@ class WrappedDecoder:
         self._blocks = layers
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         heads = config.num_attention_heads
-        self.kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
-        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+        spec = AttentionSpec(
+            getattr(config, "num_key_value_heads", None) or heads,
+            getattr(config, "head_dim", None) or config.hidden_size // heads,
+        )
+        self.mixers: Mixers = [spec] * len(layers)
         self.embedding: Tensor = model.get_input_embeddings().weight
         self.head: Tensor = head.weight  # [vocabulary, hidden]
         self.layers = [WrappedLayer(_sites(layer)) for layer in layers]
@@ -94,19 +99,19 @@ class WrappedDecoder:
         self,
         ids: Tensor,
         positions: Tensor,
-        attend: Attend,
+        mixing: Mixing,
         lora: Lora | None,
         keep: Tensor | None = None,
         checkpoint: bool = False,
     ) -> Tensor:
         """See ``Decoder``."""
-        now = _Pass(attend, lora)
+        now = _Pass(mixing, lora)
         recomputing = self._recomputing(now) if checkpoint and torch.is_grad_enabled() else nullcontext()
         with _doing(now), recomputing:
             x: Tensor = self._model.model(
                 input_ids=ids,
                 position_ids=positions,
-                # Four dimensions tell transformers to build no mask of its own; `attend` has one.
+                # Four dimensions tell transformers to build no mask of its own; `mixing` has one.
                 attention_mask=torch.ones(1, 1, 1, 1, device=ids.device),
                 use_cache=False,
             ).last_hidden_state
@@ -140,12 +145,10 @@ class WrappedDecoder:
     @torch.no_grad()
     def _require_equal(self) -> None:
         """Compare a few logits with the model's own: whatever else an architecture does would show."""
-        from sparta_lite.engine.attention import causal
-
         ids = torch.arange(2, 10, device=self.device)[None] % self.embedding.shape[0]
         positions = torch.arange(8, device=self.device)[None]
         expected = self._model(input_ids=ids, use_cache=False).logits.float()
-        found = self.logits(self.hidden(ids, positions, causal, None)).float()
+        found = self.logits(self.hidden(ids, positions, WholeSequences(self.mixers), None)).float()
         tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
         apart = (found - expected).norm() / expected.norm()
         if not apart <= tolerance:
@@ -195,9 +198,9 @@ def _attention(
         raise SpartaError(
             f"base: attention with {', '.join(sorted(unknown))} is not supported; use another base"
         )
-    if scaling is not None:  # `attend` scales by 1 / sqrt(head_dim)
+    if scaling is not None:  # `mixing` scales by 1 / sqrt(head_dim)
         query = query * (scaling * math.sqrt(query.shape[-1]))
-    return now.attend(module.layer_idx, query, key, value).transpose(1, 2).contiguous(), None
+    return now.mixing.attend(module.layer_idx, query, key, value).transpose(1, 2).contiguous(), None
 
 
 @contextmanager

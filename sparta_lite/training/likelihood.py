@@ -41,7 +41,7 @@ def completion_logprobs(
         hidden = decoder.hidden(
             packed.layout.ids.repeat(copies, 1),
             packed.layout.positions.repeat(copies, 1),
-            packed.layout.attend(copies),
+            packed.layout.mixing(decoder.mixers, copies),
             lora,
             checkpoint=checkpoint,
         )

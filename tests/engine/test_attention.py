@@ -38,7 +38,7 @@ def qkv() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_causal_and_masked_are_the_textbooks(qkv: tuple[Tensor, Tensor, Tensor]) -> None:
     triangle = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
-    torch.testing.assert_close(causal(0, *qkv), textbook(*qkv, triangle))
+    torch.testing.assert_close(causal(*qkv), textbook(*qkv, triangle))
     dice = torch.Generator().manual_seed(4)
     some = (torch.rand(2, 1, 7, 7, generator=dice) < 0.5) | torch.eye(7, dtype=torch.bool)
     torch.testing.assert_close(masked(*qkv, additive(some, torch.float32)), textbook(*qkv, some))
@@ -56,9 +56,9 @@ def test_flash_attn_gets_its_own_layout(
         triangle = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
         return textbook(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), triangle).transpose(1, 2)
 
-    expected = causal(0, *qkv)
+    expected = causal(*qkv)
     monkeypatch.setattr(attention, "_flash", lambda device, dtype: flash_attn_func)
-    torch.testing.assert_close(causal(0, *qkv), expected)
+    torch.testing.assert_close(causal(*qkv), expected)
 
 
 def test_shared_key_heads_may_be_spelt_out(qkv: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -24,9 +24,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.model import FusedDecoder
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
 
 from .models import SIZES, save_model
@@ -87,7 +87,8 @@ def test_a_forward_pass_needs_one_device_alone() -> None:
         model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
         ids, positions = torch.zeros(2, 5, dtype=torch.int64), torch.arange(5).expand(2, 5)
     model.model.rotary_emb.inv_freq = torch.ones(SIZES["hidden_size"] // SIZES["num_attention_heads"] // 2)
-    assert FusedDecoder(model).hidden(ids, positions, causal, None).device.type == "meta"
+    decoder = FusedDecoder(model)
+    assert decoder.hidden(ids, positions, WholeSequences(decoder.mixers), None).device.type == "meta"
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -97,7 +98,8 @@ def test_hidden_states_and_logits_equal_transformers(models: dict[str, Path], na
     ids = torch.randint(320, (3, 100), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = reference(ids, output_hidden_states=True)
-        hidden = base.decoder.hidden(ids, torch.arange(100).expand(3, -1), causal, None)
+        mixing = WholeSequences(base.decoder.mixers)
+        hidden = base.decoder.hidden(ids, torch.arange(100).expand(3, -1), mixing, None)
         again = base.model(ids).logits
     torch.testing.assert_close(hidden, expected.hidden_states[-1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(base.decoder.logits(hidden), expected.logits, rtol=1e-5, atol=1e-5)
@@ -139,7 +141,7 @@ def test_a_base_in_bf16_is_kept_in_bf16(base_path: Path) -> None:
     base = load_base(base_path, CPU, torch.bfloat16)
     assert {each.dtype for each in base.model.parameters()} == {torch.bfloat16}
     ids = torch.arange(40)[None]
-    hidden = base.decoder.hidden(ids, ids, causal, None)
+    hidden = base.decoder.hidden(ids, ids, WholeSequences(base.decoder.mixers), None)
     assert hidden.dtype == torch.bfloat16
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)(ids).logits

@@ -155,8 +155,8 @@ def test_rows_that_are_over_disturb_nothing(base: Base, bank: Bank) -> None:
     begin(steps, [0, 1], [0, 1])
     for done in range(40):
         steps.advance(names, min(10 + done, 20))
-    third = [tensor[2] for tensor in (*cache.keys, *cache.values)]
-    assert not any(tensor.any() for tensor in third)
+    layers = map(cache.keys_values, range(len(cache.layers)))
+    assert not any(tensor[2].any() for layer in layers for tensor in (layer.keys, layer.values))
     again = [begin(steps, [0], [0])]
     again += [steps.advance(names, 20)[:, :1] for _ in range(8)]
 

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PhiConfig
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.score import expected_scores
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.optim import trainable
@@ -56,7 +56,7 @@ def dequantized(base: Base, path: Path) -> Any:
 def logits(base: Base, ids: torch.Tensor, bank: Bank | None = None, name: str | None = None) -> torch.Tensor:
     positions = torch.arange(ids.shape[1]).expand_as(ids)
     lora = bank.lora([name] * len(ids)) if bank else None
-    return base.decoder.logits(base.decoder.hidden(ids, positions, causal, lora))
+    return base.decoder.logits(base.decoder.hidden(ids, positions, WholeSequences(base.decoder.mixers), lora))
 
 
 def test_every_linear_layer_is_in_four_bits_and_the_rest_is_not(four_bit: Base, base_path: Path) -> None:
@@ -101,7 +101,8 @@ def test_decode_judge_then_train_on_the_same_base(
     bank = trainable(tribe)
     ids = torch.tensor([[*question, *answers[0].ids]])
     targets = ids[0, 1:]
-    hidden = four_bit.decoder.hidden(ids, torch.arange(ids.shape[1])[None], causal, bank.lora(["ada"]))
+    mixing = WholeSequences(four_bit.decoder.mixers)
+    hidden = four_bit.decoder.hidden(ids, torch.arange(ids.shape[1])[None], mixing, bank.lora(["ada"]))
     found = four_bit.decoder.logprobs(hidden[0, :-1], targets)
     expected = reference(ids).logits[0, :-1].log_softmax(-1)[range(len(targets)), targets]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -14,9 +14,9 @@ from torch import Tensor
 triton = pytest.importorskip("triton")
 
 from sparta_lite.engine import nf4  # noqa: E402
-from sparta_lite.engine.attention import causal  # noqa: E402
 from sparta_lite.engine.base import Base, load_base  # noqa: E402
 from sparta_lite.engine.nf4 import COUNTS, FourBit, Range, crossover  # noqa: E402
+from sparta_lite.engine.sequences import WholeSequences  # noqa: E402
 from sparta_lite.kernels import triton_nf4  # noqa: E402
 
 SLOWER, FASTER, EVEN = (20.0, 10.0), (10.0, 20.0), (10.0, 10.2)
@@ -237,7 +237,7 @@ def modules_alone(base_path: Path) -> Base:
 def hidden() -> Callable[[Base], Tensor]:
     ids = torch.randint(320, (2, 15), generator=torch.Generator().manual_seed(1))
     positions = torch.arange(15).expand_as(ids)
-    return lambda base: base.decoder.hidden(ids, positions, causal, None)
+    return lambda base: base.decoder.hidden(ids, positions, WholeSequences(base.decoder.mixers), None)
 
 
 def test_the_engine_over_our_product_gives_the_same_states(

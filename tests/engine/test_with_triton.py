@@ -11,12 +11,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.kernels import choice, lora
 from sparta_lite.kernels.sampling import Sampling
@@ -46,7 +46,7 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def hidden(decoder: Decoder, bank: Bank) -> Tensor:
-    return decoder.hidden(*inputs(), causal, bank.lora(NAMES))
+    return decoder.hidden(*inputs(), WholeSequences(decoder.mixers), bank.lora(NAMES))
 
 
 def test_a_mixed_batch_equals_torch_and_peft(
@@ -93,7 +93,7 @@ def test_tables_are_made_once_a_batch(base: Base, bank: Bank, triton_here: None)
     assert loras is not None
     segments = loras[1].segments(7)
     with torch.no_grad():
-        base.decoder.hidden(*inputs(), causal, loras)
+        base.decoder.hidden(*inputs(), WholeSequences(base.decoder.mixers), loras)
     assert loras[1].segments(7) is segments
     assert set(loras[1]._sorted) == {7}
     assert "grid" not in vars(loras[1])  # torch's tables are not made for nothing

@@ -20,11 +20,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.base import load_base
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
@@ -103,8 +103,9 @@ def test_gradients_equal_peft(paths: dict[str, tuple[Path, list[Path]]], name: s
     base = load_base(base_at, CPU)
     bank = trainable(load_bank(base.decoder, [read_adapter("one", adapters_at[0])]))
     ids = torch.arange(5, 25).view(2, 10)
+    mixing = WholeSequences(base.decoder.mixers)
     hidden = base.decoder.hidden(
-        ids, torch.arange(10).expand(2, -1), causal, bank.lora(["one", "one"]), checkpoint=checkpoint
+        ids, torch.arange(10).expand(2, -1), mixing, bank.lora(["one", "one"]), checkpoint=checkpoint
     )
     targets = ids[:, 1:].flatten()
     base.decoder.logprobs(hidden[:, :-1].flatten(0, 1), targets).sum().backward()
@@ -172,7 +173,7 @@ def test_attention_scales_as_the_model_says(base_path: Path, tmp_path: Path) -> 
     settings: dict[str, Any] = {**SIZES, "attention_multiplier": 0.5, "residual_multiplier": 0.7}
     base = load_base(save_model(GraniteConfig(**settings), tmp_path, base_path), CPU)
     ids = torch.arange(5, 20)[None]
-    hidden = base.decoder.hidden(ids, torch.arange(15)[None], causal, None)
+    hidden = base.decoder.hidden(ids, torch.arange(15)[None], WholeSequences(base.decoder.mixers), None)
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")(ids).logits
     torch.testing.assert_close(base.decoder.logits(hidden), expected, rtol=1e-4, atol=1e-4)

@@ -117,9 +117,12 @@ def test_a_base_that_it_loads_is_the_base(
     assert asked["max_seq_length"] is None
     assert asked["use_safetensors"]
     ids, positions = torch.arange(3, 20)[None], torch.arange(17)[None]
-    from sparta_lite.engine.attention import causal
+    from sparta_lite.engine.sequences import WholeSequences
 
-    one, other = (each.decoder.hidden(ids, positions, causal, None) for each in (through, base))
+    one, other = (
+        each.decoder.hidden(ids, positions, WholeSequences(each.decoder.mixers), None)
+        for each in (through, base)
+    )
     assert torch.equal(one, other)
 
 

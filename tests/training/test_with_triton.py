@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.kernels import choice
 from sparta_lite.training.dpo import DpoSettings, _measure, backward
 from sparta_lite.training.optim import trainable
@@ -109,7 +109,8 @@ def test_gradients_of_a_mixed_batch_equal_peft(
     names = ["cyd", None, "ada", "ben"]
     ids = torch.arange(5, 5 + 4 * 6).view(4, 6)
     leaves = trainable(bank)
-    states = base.decoder.hidden(ids, torch.arange(6).expand(4, -1), causal, leaves.lora(names))
+    mixing = WholeSequences(base.decoder.mixers)
+    states = base.decoder.hidden(ids, torch.arange(6).expand(4, -1), mixing, leaves.lora(names))
     base.decoder.logprobs(states[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).sum().backward()
     try:
         for row, name in enumerate(names):
