@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import checkpoint
 
 Kind = Literal["triton", "torch"]
+Delta = Literal["fla", "torch"]
 
 _AMPERE = (8, 0)  # Triton's compute capability; bf16 on older cards aborts the process inside its compiler
 
@@ -20,6 +21,7 @@ _TELLTALE = ("out of memory", "can't allocate memory", "not enough memory", "ALL
 _Result = TypeVar("_Result")
 
 _chosen: dict[tuple[str, torch.dtype], tuple[Kind, str]] = {}
+_chosen_delta: dict[tuple[str, torch.dtype], tuple[Delta, str]] = {}
 _failed: str | None = None
 """Why Triton is not used any more in this process."""
 _told = False
@@ -38,6 +40,19 @@ def choose_kernels(device: torch.device, dtype: torch.dtype) -> tuple[Kind, str]
     if key not in _chosen:
         _chosen[key] = _choose(device, dtype)
     return _chosen[key]
+
+
+def choose_delta(device: torch.device, dtype: torch.dtype) -> tuple[Delta, str]:
+    """Who computes the gated delta rule on ``device`` in ``dtype``, and why.
+
+    The first time that flash-linear-attention could, its kernels are compiled and tried.
+    """
+    if device.type != "cuda":
+        return "torch", f"flash-linear-attention needs a CUDA device, this is {device.type}"
+    key = (device.type, dtype)
+    if key not in _chosen_delta:
+        _chosen_delta[key] = _choose_delta(device, dtype)
+    return _chosen_delta[key]
 
 
 def use_triton(x: Tensor) -> bool:
@@ -120,8 +135,25 @@ def _tried(device: torch.device, dtype: torch.dtype) -> tuple[Kind, str]:
     return "triton", "its kernels compile here and agree with torch"
 
 
+def _choose_delta(device: torch.device, dtype: torch.dtype) -> tuple[Delta, str]:
+    if find_spec("fla") is None:
+        return "torch", "flash-linear-attention is not installed"
+    try:
+        from sparta_lite.kernels.probe import require_sound_delta
+
+        require_sound_delta(device, dtype)
+    except Exception as error:  # made for another torch or Triton: anything can come out of it
+        if is_out_of_memory(error):
+            raise
+        return "torch", f"flash-linear-attention failed, {_about(error)}"
+    return "fla", "it is installed and agrees with torch"
+
+
+def _about(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[-1]}"[:200] if said else type(error).__name__
+
+
 def _give_up(error: Exception) -> None:
     global _failed
-    said = str(error).strip().splitlines()
-    about = f"{type(error).__name__}: {said[-1]}" if said else type(error).__name__
-    _failed = _failed or f"a Triton kernel failed, {about[:200]}"
+    _failed = _failed or f"a Triton kernel failed, {_about(error)}"

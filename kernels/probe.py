@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sparta_lite.kernels import logprob, lora, reference
+from sparta_lite.kernels import delta, logprob, lora, reference
 
 # Blocks of the kernels grow up to these sizes and no further; the input is wide enough to be cut in parts.
 _ROWS, _RANK, _WIDTH, _VOCABULARY = 130, 128, 1024, 300
@@ -66,6 +66,40 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         _compare("grouped LoRA in training", training(lora.by_triton), training(lora.by_torch), dtype)
         ours, theirs = scoring(logprob.by_triton), scoring(logprob.by_torch)
         _compare("token log-probabilities", ours, theirs, dtype)
+
+
+def require_sound_delta(device: torch.device, dtype: torch.dtype) -> None:
+    """Run flash-linear-attention's gated delta rule, forward, backward and by one token, against torch's.
+
+    Raises:
+        RuntimeError: results or gradients are not those of torch. Compiler and driver raise others.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows, length, heads, width = 2, 100, 2, 64
+
+    def normal(kind: torch.dtype, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device, kind)
+
+    q, k = (normal(dtype, rows, length, heads, width) for _ in range(2))
+    v = normal(dtype, rows, length, 2 * heads, width)
+    decay, beta = (normal(torch.float32, rows, length, 2 * heads) for _ in range(2))
+    inputs = [q, k, v, -0.2 * decay.exp(), beta.sigmoid().to(dtype)]
+    state = 0.1 * normal(torch.float32, rows, 2 * heads, width, width)
+
+    def training(rule: Callable[..., tuple[Tensor, Tensor]]) -> list[Tensor]:
+        leaves = [each.clone().requires_grad_() for each in (*inputs, state)]
+        results = rule(*leaves)
+        return [*results, *torch.autograd.grad(results[0], leaves, v)]
+
+    def decoding(step: Callable[..., Tensor]) -> list[Tensor]:
+        after = state.clone()
+        return [step(*(each[:, 0] for each in inputs), after), after]
+
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        _compare("delta rule", training(delta.by_fla), training(delta.by_torch), dtype)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        ours, theirs = decoding(delta.step_by_fla), decoding(delta.step_by_torch)
+        _compare("delta rule of a step", ours, theirs, dtype)
 
 
 def _compare(what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.dtype) -> None:

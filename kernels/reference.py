@@ -107,3 +107,55 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Sequence[i
         scores = grouped @ key[:, :count].mT / q.shape[-1] ** 0.5
         results.append((scores.softmax(dim=-1) @ value[:, :count]).flatten(0, 1))
     return torch.stack(results)
+
+
+def gated_delta(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule (Yang et al. 2025), token by token, S being the state of one head:
+
+        S <- exp(decay) S;  S <- S + beta k (v - S^T k)^T;  output = S^T q / sqrt(key_dim)
+
+    q and k are divided by sqrt(|.|^2 + 1e-6) before.
+
+    Args:
+        q: [rows, length, key_heads, key_dim].
+        k: like ``q``.
+        v: [rows, length, value_heads, value_dim]; value_heads / key_heads neighbours share a key head.
+        decay: [rows, length, value_heads].
+        beta: [rows, length, value_heads].
+        state: [rows, value_heads, key_dim, value_dim]; None: zeros.
+
+    Returns:
+        [rows, length, value_heads, value_dim], and the state behind the last token.
+    """
+    shared = v.shape[2] // k.shape[2]
+    q, k = (x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    q, k = (x.repeat_interleave(shared, dim=2) for x in (q, k))
+    if state is None:
+        state = v.new_zeros(len(v), v.shape[2], k.shape[3], v.shape[3])
+    outputs = []
+    for token in range(v.shape[1]):
+        state = state * decay[:, token, :, None, None].exp()
+        wrong = v[:, token] - torch.einsum("rhkv,rhk->rhv", state, k[:, token])
+        state = state + torch.einsum("rhk,rhv->rhkv", k[:, token], beta[:, token, :, None] * wrong)
+        outputs.append(torch.einsum("rhkv,rhk->rhv", state, q[:, token]) / k.shape[-1] ** 0.5)
+    return torch.stack(outputs, dim=1), state
+
+
+def convolve(x: Tensor, filters: Tensor, before: Tensor | None = None) -> Tensor:
+    """SiLU of a causal convolution of every channel with its own filter, token by token.
+
+    Args:
+        x: [rows, length, channels].
+        filters: [channels, kernel], the newest token's weight last.
+        before: [rows, kernel - 1, channels], what came before ``x``; None: zeros.
+
+    Returns:
+        [rows, length, channels].
+    """
+    kernel = filters.shape[1]
+    past = x.new_zeros(len(x), kernel - 1, x.shape[2]) if before is None else before
+    whole = torch.cat((past, x), dim=1)
+    sums = [(whole[:, token : token + kernel].mT * filters).sum(-1) for token in range(x.shape[1])]
+    return F.silu(torch.stack(sums, dim=1))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from sparta_lite.engine.model import Decoder, Lora, SiteLora
+from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.residency import Window
+from sparta_lite.engine.sites import Lora, SiteLora
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.lora import route
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from sparta_lite.engine import hybrid
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.loading import clear, require_floats, require_model, without_adapter
@@ -99,7 +100,7 @@ def load_base(
     require_model(path)
     with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    require_supported(config)
+    require_supported(config.get_text_config())
     stored = stored_in_four_bit(config)
     four_bit = stored or quantization == "nf4"
     if not stored:
@@ -118,7 +119,7 @@ def load_base(
         name=str(source),
         model=model,
         tokenizer=tokenizer,
-        decoder=FusedDecoder(model) if computes(model.config) else WrappedDecoder(model),
+        decoder=_decoder(model),
         stops=stops(model, tokenizer, ending),
         context=int(model.config.max_position_embeddings),
         four_bit=four_bit,
@@ -143,6 +144,12 @@ def stored_in_four_bit(config: Any) -> bool:
             "give the unquantised checkpoint, or one in bitsandbytes' 4 bits"
         )
     return True
+
+
+def _decoder(model: Any) -> Decoder:
+    if hybrid.computes(model.config):
+        return hybrid.HybridDecoder(model)
+    return FusedDecoder(model) if computes(model.config) else WrappedDecoder(model)
 
 
 def _load(request: Request) -> Any:

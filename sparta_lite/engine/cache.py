@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparta_lite.engine import delta
 from sparta_lite.engine.attention import causal
-from sparta_lite.engine.mixing import DeltaSpec, Mixers
+from sparta_lite.engine.mixing import DeltaSpec, Mixers, delta_spec
 from sparta_lite.engine.model import Decoder
 from sparta_lite.kernels import choice
 
@@ -30,13 +31,8 @@ class KeysValues:
 
 
 @dataclass(frozen=True)
-class State:
-    """What a layer with the delta rule keeps, whatever the length."""
-
-    convolution: Tensor
-    """[places, kernel - 1, channels], the newest inputs of the convolution, the last of them newest."""
-    recurrent: Tensor
-    """float32 [places, value_heads, key_dim, value_dim]"""
+class State(delta.Carried):
+    """What a layer with the delta rule keeps, whatever the length; its rows are places."""
 
     def move(self, source: int, target: int, length: int) -> None:
         """See ``Cache``."""
@@ -83,6 +79,12 @@ class Cache:
         assert isinstance(found, KeysValues)
         return found
 
+    def state(self, layer: int) -> State:
+        """Of a layer with the delta rule."""
+        found = self.layers[layer]
+        assert isinstance(found, State)
+        return found
+
 
 class Prefill:
     """A ``Mixing`` of fresh prompts, padded on the right; what it leaves enters the cache."""
@@ -105,7 +107,11 @@ class Prefill:
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
         """See ``Mixing``."""
-        raise NotImplementedError
+        output, carried = delta.run(delta_spec(self.cache.mixers[layer]), qkv, decay, beta, self.lengths)
+        state = self.cache.state(layer)
+        state.convolution[self.places] = carried.convolution
+        state.recurrent[self.places] = carried.recurrent
+        return output
 
 
 class Step:
@@ -140,7 +146,9 @@ class Step:
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
         """See ``Mixing``."""
-        raise NotImplementedError
+        state, rows = self.cache.state(layer), len(qkv)
+        carried = delta.Carried(state.convolution[:rows], state.recurrent[:rows])
+        return delta.advance(delta_spec(self.cache.mixers[layer]), qkv, decay, beta, carried)
 
     def entries(self, kv_heads: int) -> Tensor:
         """Where the new keys of all rows stand in [places * kv_heads * capacity, head_dim]."""

@@ -57,6 +57,12 @@ Mixers = Sequence[Mixer]
 """One for each layer."""
 
 
+def delta_spec(mixer: Mixer) -> DeltaSpec:
+    """``mixer``, in a layer that has the delta rule."""
+    assert isinstance(mixer, DeltaSpec)
+    return mixer
+
+
 class Mixing(Protocol):
     """What a forward pass mixes its tokens with: it owns masks, caches and states.
 

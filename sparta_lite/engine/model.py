@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,61 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from sparta_lite.engine import nf4
 from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
+from sparta_lite.engine.sites import Adapters, HasSites, Lora, Site, fuse, project
 from sparta_lite.errors import SpartaError
-from sparta_lite.kernels import choice
 from sparta_lite.kernels.logprob import token_logprobs
-from sparta_lite.kernels.lora import Routing, add_lora
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
-
-Linear = Callable[[Tensor], Tensor]
-"""[..., in] -> [..., out]: a plain matrix, or one in 4 bits (see ``engine/nf4.py``)."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A linear layer over plain weights."""
-
-    weight: Tensor
-    """[out, in]"""
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True)
-class Site:
-    """Linear layers that share one input: q, k, v; o; gate, up; down."""
-
-    names: tuple[str, ...]
-    """Module names inside the decoder layer, such as ``self_attn.q_proj``."""
-    inputs: int
-    widths: tuple[int, ...]
-    """Outputs of each module."""
-    parts: tuple[Linear, ...]
-    """The modules, one by one: matrices, or what serves a module in 4 bits."""
-    whole: Matrix | None
-    """All of them as one matrix, whose memory the parts are views of; None where they are in 4 bits:
-    blocks of one 4-bit tensor share scales, which another tensor's do not fit."""
-
-
-@dataclass(frozen=True)
-class SiteLora:
-    """The bank's tensors for one site of one layer."""
-
-    a: Tensor
-    """[slots, projections * rank, in]"""
-    b: tuple[Tensor, ...]
-    """projections x [slots, width, rank]"""
-    gain: Tensor | None = None
-    """float32 [slots, projections * rank]: a module's scale over its adapter's, where some differ."""
-
-
-Lora = tuple[Sequence[dict[str, SiteLora]], Routing]
-"""The bank's tensors, layer by layer, and the routing of the rows at hand."""
+HYBRIDS = ("qwen3_5_text", "qwen3_next")
+"""What ``engine/hybrid.py`` computes."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +29,6 @@ class Layer:
     k_norm: Tensor | None
     sites: dict[str, Site]
     """``qkv``, ``o``, ``gate_up`` and ``down``."""
-
-
-class HasSites(Protocol):
-    @property
-    def sites(self) -> dict[str, Site]:
-        """What adapters can be put on in one decoder layer."""
-        ...
 
 
 class Decoder(Protocol):
@@ -168,13 +114,16 @@ class FusedDecoder:
         self.head: Tensor = model.lm_head.weight  # [vocabulary, hidden]
         self._head_bias: Tensor | None = model.lm_head.bias
         self.norm: Tensor = model.model.norm.weight
-        self.layers = [_read_layer(layer) for layer in model.model.layers]
+        self.layers: Sequence[Layer] = self._read(model)
         spec = AttentionSpec(config.num_key_value_heads, self.head_dim)
         self.mixers: Mixers = [spec] * len(self.layers)
         rotary = model.model.rotary_emb
         # [head_dim / 2], wherever the loader has left them
         self._frequencies: Tensor = rotary.inv_freq.to(self.embedding.device, torch.float32)
         self._rotary_scaling: float = rotary.attention_scaling
+
+    def _read(self, model: Any) -> Sequence[Layer]:
+        return [_read_layer(layer) for layer in model.model.layers]
 
     @property
     def device(self) -> torch.device:
@@ -220,19 +169,34 @@ class FusedDecoder:
     ) -> Tensor:
         """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden]."""
         layer = self.layers[number]
-        bank, routing = (lora[0][number], lora[1]) if lora else ({}, None)
-        q, k, v = self._project(layer, "qkv", self._rms(x, layer.attention_norm), bank, routing)
-        q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
-        out = mixing.attend(number, _rotate(q, *rotary), _rotate(k, *rotary), self._heads(v, None))
-        out = out.transpose(1, 2).flatten(2)  # [rows, length, heads * head_dim]
+        adapters = (lora[0][number], lora[1]) if lora else None
+        out = self._mix(number, self._rms(x, layer.attention_norm), rotary, mixing, adapters)
         if keep is not None:
             rows = torch.arange(len(keep), device=keep.device)[:, None]
             x, out = x[rows, keep], out[rows, keep]
-        (out,) = self._project(layer, "o", out, bank, routing)
+        (out,) = project(layer, "o", out, adapters)
         x = x + out
-        gate, up = self._project(layer, "gate_up", self._rms(x, layer.mlp_norm), bank, routing)
-        (out,) = self._project(layer, "down", F.silu(gate) * up, bank, routing)
-        return x + out
+        return x + self._mlp(layer, self._rms(x, layer.mlp_norm), adapters)
+
+    def _mix(
+        self,
+        number: int,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mixing: Mixing,
+        adapters: Adapters | None,
+    ) -> Tensor:
+        """What tokens learn of those before them: [rows, length, hidden] -> [rows, length, in of ``o``]."""
+        layer = self.layers[number]
+        q, k, v = project(layer, "qkv", x, adapters)
+        q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
+        out = mixing.attend(number, rotate(q, *rotary), rotate(k, *rotary), self._heads(v, None))
+        return out.transpose(1, 2).flatten(2)
+
+    def _mlp(self, layer: Layer, x: Tensor, adapters: Adapters | None) -> Tensor:
+        gate, up = project(layer, "gate_up", x, adapters)
+        (out,) = project(layer, "down", F.silu(gate) * up, adapters)
+        return out
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What ``_rotate`` takes of every position: cosine, and sine of alternating sign for both halves.
@@ -251,23 +215,6 @@ class FusedDecoder:
         x = x.unflatten(-1, (-1, self.head_dim))  # [rows, length, heads, head_dim]
         return (x if norm is None else self._rms(x, norm)).transpose(1, 2)
 
-    def _project(
-        self, layer: Layer, site: str, x: Tensor, bank: dict[str, SiteLora], routing: Routing | None
-    ) -> Sequence[Tensor]:
-        linear = layer.sites[site]
-        adapted = routing is not None and site in bank
-        # In torch only a contiguous output takes an update without being copied, and where gradients flow a
-        # split has to put them together again, in as much memory.
-        if linear.whole is not None and (
-            not adapted or (choice.use_triton(x) and not torch.is_grad_enabled())
-        ):
-            outputs: Sequence[Tensor] = linear.whole(x).split(linear.widths, dim=-1)
-        else:
-            outputs = [part(x) for part in linear.parts]
-        if routing is None or not adapted:
-            return outputs
-        return add_lora(outputs, x, bank[site].a, bank[site].b, routing, bank[site].gain)
-
 
 def computes(config: Any) -> bool:
     """Whether ``FusedDecoder`` computes what a model with this transformers configuration does."""
@@ -281,6 +228,8 @@ def require_supported(config: Any) -> None:
         SpartaError: it has sliding windows, or positions that change with the length.
     """
     kinds = getattr(config, "layer_types", None)
+    if config.model_type in HYBRIDS:
+        kinds = set(kinds or ()) - {"linear_attention"}
     window = None if kinds else getattr(config, "sliding_window", None)
     if set(kinds or ()) - {"full_attention"} or (window and window < config.max_position_embeddings):
         raise SpartaError("base: sliding-window attention is not supported; use a base with full attention")
@@ -292,7 +241,7 @@ def require_supported(config: Any) -> None:
         )
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding (Su et al. 2021) of the pairs (i, i + head_dim / 2): [..., head_dim]."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
@@ -305,32 +254,9 @@ def _read_layer(layer: Any) -> Layer:
         attention.q_norm.weight if hasattr(attention, "q_norm") else None,
         attention.k_norm.weight if hasattr(attention, "k_norm") else None,
         {
-            "qkv": _fuse(layer, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            "o": _fuse(layer, "self_attn.o_proj"),
-            "gate_up": _fuse(layer, "mlp.gate_proj", "mlp.up_proj"),
-            "down": _fuse(layer, "mlp.down_proj"),
+            "qkv": fuse(layer, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "o": fuse(layer, "self_attn.o_proj"),
+            "gate_up": fuse(layer, "mlp.gate_proj", "mlp.up_proj"),
+            "down": fuse(layer, "mlp.down_proj"),
         },
     )
-
-
-def _fuse(layer: Any, *names: str) -> Site:
-    modules = [layer.get_submodule(name) for name in names]
-    widths = tuple(module.out_features for module in modules)
-    if any(type(module) is not torch.nn.Linear for module in modules):
-        return Site(names, modules[0].in_features, widths, tuple(map(nf4.linear, modules)), None)
-    biases = [module.bias for module in modules]
-    weight, bias = modules[0].weight.detach(), biases[0]
-    if len(modules) > 1:
-        weight = torch.cat([module.weight.detach() for module in modules])
-        bias = None if bias is None else torch.cat([each.detach() for each in biases])
-        for module, rows in zip(modules, weight.split(widths), strict=True):
-            module.weight = torch.nn.Parameter(rows, requires_grad=False)
-        if bias is not None:
-            for module, part in zip(modules, bias.split(widths), strict=True):
-                module.bias = torch.nn.Parameter(part, requires_grad=False)
-    parts = tuple(
-        Matrix(module.weight.detach(), None if module.bias is None else module.bias.detach())
-        for module in modules
-    )
-    whole = Matrix(weight, None if bias is None else bias.detach())
-    return Site(names, modules[0].in_features, widths, parts, whole)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from sparta_lite.engine.delta import Fork, fork
 from sparta_lite.engine.mixing import Mixers
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.sequences import WholeSequences
@@ -52,17 +53,21 @@ class Layout:
     mask: Tensor | None
     """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None where no
     row has several tails, and causal order says it all. Padding sees itself: no softmax is empty."""
+    fork: Fork | None = None
+    """The same for layers with the delta rule, whose tails go on from copies of the beginning's state."""
 
     def mixing(self, mixers: Mixers, copies: int = 1) -> WholeSequences:
         """What mixes the rows, ``copies`` times one after another, in a decoder with these ``mixers``."""
         mask = self.mask
         if mask is not None and copies > 1:
             mask = mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
-        return WholeSequences(mixers, mask)
+        fork = self.fork if self.fork is None or copies == 1 else self.fork.repeat(copies)
+        return WholeSequences(mixers, mask, fork)
 
     def to(self, device: torch.device) -> Layout:
         mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, ids=self.ids.to(device), positions=self.positions.to(device), mask=mask)
+        fork = None if self.fork is None else self.fork.to(device)
+        return Layout(self.ids.to(device), self.positions.to(device), mask, fork)
 
 
 def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
@@ -84,7 +89,8 @@ def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
         positions.append(places + [0] * spare)
         parts.append([part for part, tail in enumerate(lengths) for _ in range(tail)] + [_PADDING] * spare)
     mask = _mask(torch.tensor(parts)) if any(len(row.tails) > 1 for row in rows) else None
-    return Layout(torch.tensor(ids), torch.tensor(positions), mask)
+    ends = fork([[len(row.shared), *map(len, row.tails)] for row in rows])
+    return Layout(torch.tensor(ids), torch.tensor(positions), mask, ends)
 
 
 def _mask(parts: Tensor) -> Tensor:

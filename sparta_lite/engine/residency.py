@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparta_lite.engine.model import SiteLora
+from sparta_lite.engine.sites import SiteLora
 from sparta_lite.errors import SpartaError
 
 _NEVER = -1

@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine.attention import additive, causal, masked
-from sparta_lite.engine.mixing import Mixers
+from sparta_lite.engine.delta import Fork, run
+from sparta_lite.engine.mixing import Mixers, delta_spec
 
 
 class WholeSequences:
     """A ``Mixing`` of rows that are padded on the right."""
 
-    def __init__(self, mixers: Mixers, mask: Tensor | None = None) -> None:
+    def __init__(self, mixers: Mixers, mask: Tensor | None = None, fork: Fork | None = None) -> None:
         """
         Args:
             mixers: of the decoder.
             mask: bool [rows, 1, length, length], where full attention may look; None: at everything before.
+            fork: how the delta rule takes the rows apart; None: each is one sequence.
         """
-        self.mixers, self.mask = mixers, mask
+        self.mixers, self.mask, self.fork = mixers, mask, fork
         self._numbers: dict[torch.dtype, Tensor] = {}  # what the queries come in shows in the first layer
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -31,4 +33,7 @@ class WholeSequences:
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
         """See ``Mixing``."""
-        raise NotImplementedError
+        spec = delta_spec(self.mixers[layer])
+        if self.fork is not None:
+            return self.fork.run(spec, qkv, decay, beta)
+        return run(spec, qkv, decay, beta)[0]

@@ -11,7 +11,8 @@ from torch import Tensor
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.cache import Cache, Prefill, Step
 from sparta_lite.engine.graphs import Graphs
-from sparta_lite.engine.model import Decoder, FusedDecoder, Lora
+from sparta_lite.engine.model import Decoder, FusedDecoder
+from sparta_lite.engine.sites import Lora
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.sampling import Sampling, choose
 from sparta_lite.kernels.segments import Segments

@@ -23,8 +23,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
-from sparta_lite.engine.model import Lora, Site
 from sparta_lite.engine.sequences import WholeSequences
+from sparta_lite.engine.sites import Lora, Site
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import add_lora

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparta_lite.engine.model import Decoder, Lora
+from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.sites import Lora
 from sparta_lite.training.packing import Packed
 
 Precision = Literal["fp32", "bf16"]

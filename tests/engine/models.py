@@ -33,7 +33,7 @@ def save_model(config: PreTrainedConfig, path: Path, tokenizer_from: Path) -> Pa
             if name.endswith("A_log"):  # states that last, and others that are soon forgotten
                 torch.nn.init.uniform_(parameter, -5.0, 1.0)
             elif parameter.ndim == 1:
-                torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     model.save_pretrained(path)
     for file in tokenizer_from.glob("*"):
         if "token" in file.name or file.suffix == ".jinja":

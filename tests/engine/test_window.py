@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparta_lite.engine.model import SiteLora
 from sparta_lite.engine.residency import Window
+from sparta_lite.engine.sites import SiteLora
 
 COUNT = 6
 
