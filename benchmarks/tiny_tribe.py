@@ -20,7 +20,7 @@ NAMES = [f"adapter-{number}" for number in range(10)]
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PAD, END = 257, 256
 
-Shape = dict[str, int]
+Shape = dict[str, Any]
 TINY: Shape = {
     "vocab_size": 512,
     "hidden_size": 256,
@@ -28,6 +28,14 @@ TINY: Shape = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+}
+HYBRID: Shape = {  # TINY, three layers in four with the gated delta rule, in the proportions of Qwen3.5-9B
+    **TINY,
+    "head_dim": 64,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
 }
 WIDE: Shape = {  # for a GPU; vLLM takes adapters only on more than 32,000 tokens
     "vocab_size": 32768,
@@ -47,12 +55,21 @@ class Tribe:
     base: Base
     bank: Bank
     peft: Any
+    hybrid: bool
+    """Whether layers have the gated delta rule, which transformers' continuous batching does not know."""
 
 
 def make_tribe(path: Path, device: str = "cpu", shape: Shape = TINY) -> Tribe:
-    """Ten adapters of rank 8 on all linear layers, random weights, fp32."""
+    """Ten adapters of rank 8 on all linear layers, random weights, fp32.
+
+    Args:
+        path: a folder for it.
+        device: where it stays.
+        shape: of a Qwen2 or, where it says how long linear heads are, of a Qwen3.5.
+    """
     save_tokenizer(path)
-    config = transformers.Qwen2Config(
+    hybrid = "linear_key_head_dim" in shape
+    config = (transformers.Qwen3_5TextConfig if hybrid else transformers.Qwen2Config)(
         **shape,
         max_position_embeddings=1024,
         eos_token_id=END,
@@ -61,9 +78,9 @@ def make_tribe(path: Path, device: str = "cpu", shape: Shape = TINY) -> Tribe:
         initializer_range=0.1,  # wide enough that greedy answers do not run into loops
     )
     torch.manual_seed(0)
-    transformers.Qwen2ForCausalLM(config).save_pretrained(path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
     for name in NAMES:
-        settings = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=LINEAR)
+        settings = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear")
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), settings)
         for key, parameter in model.named_parameters():
             if "lora_" in key:
@@ -76,7 +93,7 @@ def make_tribe(path: Path, device: str = "cpu", shape: Shape = TINY) -> Tribe:
     peft = PeftModel.from_pretrained(reference, path / NAMES[0], adapter_name=NAMES[0])
     for name in NAMES[1:]:
         peft.load_adapter(path / name, adapter_name=name)
-    return Tribe(path, base, bank, peft.to(device).eval())
+    return Tribe(path, base, bank, peft.to(device).eval(), hybrid)
 
 
 def save_tokenizer(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from sparta_lite.kernels import choice
 
@@ -54,7 +55,13 @@ def gated_delta(
     if choice.choose_delta(v.device, v.dtype)[0] == "fla":
         return by_fla(q, k, v, decay, beta, state)
     with torch.autocast(v.device.type, enabled=False):
-        return by_torch(q, k, v, decay, beta, state)
+        if not torch.is_grad_enabled():
+            return by_torch(q, k, v, decay, beta, state)
+        # What a chunk computes is many times as much as its inputs: gradients compute it again.
+        found: tuple[Tensor, Tensor] = recompute(
+            by_torch, q, k, v, decay, beta, state, use_reentrant=False, preserve_rng_state=False
+        )
+        return found
 
 
 def gated_delta_step(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, state: Tensor) -> Tensor:

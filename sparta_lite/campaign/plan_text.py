@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from sparta_lite.campaign.config import preset_values
@@ -11,7 +12,7 @@ from sparta_lite.campaign.events import Planned
 from sparta_lite.campaign.planning import duration, gigabytes, summary
 from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.engine.pace import seconds, whole
-from sparta_lite.engine.plan import Plan
+from sparta_lite.engine.plan import Plan, cache_bytes
 
 _PARTS = ("adapters", "KV cache", "gradients", "optimizer", "activations")
 
@@ -44,7 +45,8 @@ def table(made: Plan, config: Config) -> list[str]:
     lines = [
         f"{machine.name}: {gigabytes(machine.memory)}",
         f"base: {made.shape.family}, {_count(made.shape.parameters)} parameters in {number}, "
-        f"{gigabytes(made.weights)}; KV {made.kv / 1024:.4g} KiB a token",
+        f"{gigabytes(made.weights)}" + ("" if made.shape.delta else f"; {_keys(made)}"),
+        *_states(made),
         f"tribe: {work.adapters} adapters of {_count(work.adapter)} numbers, "
         f"{gigabytes(4 * work.adapter)} each in fp32",
         _row("GB", _PARTS, "peak", "time"),
@@ -70,6 +72,24 @@ def table(made: Plan, config: Config) -> list[str]:
         *lines,
         f"training is by the trainer {work.trainer}; each time above is for one iteration",
         f"{work.iterations} x {work.duels:,} duels take roughly {_time(made)}",
+    ]
+
+
+def _keys(made: Plan) -> str:
+    return f"KV {made.kv / 1024:.4g} KiB a token"
+
+
+def _states(made: Plan) -> list[str]:
+    """What layers with the delta rule, whose states do not grow, save of an answer's memory."""
+    shape, work = made.shape, made.work
+    if shape.delta is None:
+        return []
+    length = work.prompt + work.answer
+    full, own = (cache_bytes(each, work.number, length) for each in (replace(shape, delta=None), shape))
+    return [
+        f"{_keys(made)} in {shape.attention_layers} of {shape.layers} layers, in the others "
+        f"{shape.delta.sequence_bytes(work.number) / 2**20:.4g} MiB an answer",
+        f"so {full / own:.1f} x as many answers fit as with attention in every layer",
     ]
 
 

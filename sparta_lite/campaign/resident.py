@@ -18,10 +18,10 @@ from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
 from sparta_lite.engine.hub import read_object
-from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.model import HYBRIDS, Decoder
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
 from sparta_lite.engine.template import now
-from sparta_lite.kernels.choice import choose_kernels
+from sparta_lite.kernels.choice import choose_delta, choose_kernels
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer
 from sparta_lite.training.unsloth import load_model as load_through_unsloth
 
@@ -34,7 +34,8 @@ class Choices:
     dtype: torch.dtype
     trainer: Trainer
     reasons: Mapping[str, str]
-    """``dtype``, ``attention``, ``kernels`` and ``trainer``: what was chosen, and why, for people."""
+    """``dtype``, ``attention``, ``kernels``, ``trainer`` and, for a hybrid base, ``delta rule``: what was
+    chosen, and why, for people."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def choices_for(
     dtype, why_dtype = choose_dtype(dtype_setting, device)
     attention, why_attention = choose_attention(device, dtype)
     kernels, why_kernels = choose_kernels(device, dtype)
-    architecture = read_object(config_file(base, planning), f"base: {base}").get("model_type")
+    described = read_object(config_file(base, planning), f"base: {base}")
+    text = described.get("text_config")
+    architecture = (text if isinstance(text, dict) else described).get("model_type")
     trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
@@ -86,6 +89,9 @@ def choices_for(
         "kernels": f"{kernels} ({why_kernels})",
         "trainer": f"{trainer} ({why_trainer})",
     }
+    if architecture in HYBRIDS:
+        delta, why_delta = choose_delta(device, dtype)
+        reasons["delta rule"] = f"{delta} ({why_delta})"
     return Choices(device, dtype, trainer, reasons)
 
 

@@ -22,6 +22,7 @@ Status = Literal["OK", "missing", "broken"]
 
 _HUB = "https://huggingface.co"
 _PATIENCE = 3.0  # seconds for the hub to answer
+_FLA = "flash-linear-attention"
 _RUN_SPACE = 2 * 10**9  # bytes: a run's adapters, responses and judgments
 _GPU_EXTRA = "pip install 'sparta-lite[gpu]'"
 
@@ -53,7 +54,8 @@ def doctor(
 
 def _line(finding: Finding) -> str:
     mend = f"; {finding.mend}" if finding.mend and finding.status != "OK" else ""
-    return f"{finding.component:<13} {finding.status:<8} {finding.detail}{mend}"
+    width = max(map(len, _LOOKS))
+    return f"{finding.component:<{width}} {finding.status:<8} {finding.detail}{mend}"
 
 
 def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
@@ -125,6 +127,23 @@ def _flash() -> Finding:
     if not _has_gpu():
         return _listed("flash-attn", "flash-attn", mend, "needs a GPU")
     return _imported("flash-attn", "flash_attn", mend, "torch's own attention is used")
+
+
+def _fla() -> Finding:
+    mend = "pip install 'sparta-lite[fla]'"
+    what_for = "for bases such as Qwen3.5, else torch computes their delta rule"
+    if not _has_gpu():
+        return _listed(_FLA, _FLA, mend, f"{what_for}; needs a GPU")
+    found = _imported(_FLA, "fla", mend, what_for)
+    if found.status != "OK":
+        return found
+    import torch
+
+    from sparta_lite.kernels.choice import choose_delta
+
+    kind, why = choose_delta(torch.device("cuda"), torch.bfloat16)
+    status: Status = "OK" if kind == "fla" else "broken"
+    return dataclasses.replace(found, status=status, detail=f"{found.detail}, delta rule: {kind} ({why})")
 
 
 def _unsloth() -> Finding:
@@ -224,6 +243,7 @@ _LOOKS: dict[str, Callable[[], Finding]] = {
     "device": _device,
     "bitsandbytes": _bitsandbytes,
     "flash-attn": _flash,
+    _FLA: _fla,
     "unsloth": _unsloth,
     "triton": _triton,
     "math-verify": _math_verify,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine.delta import Fork, fork
-from sparta_lite.engine.mixing import Mixers
+from sparta_lite.engine.mixing import AttentionSpec, Mixers
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.shape import pair_cost, sharing_pays
@@ -119,8 +119,10 @@ def share(
     Returns:
         Rows with the indices in ``sequences`` of what their tails end.
     """
-    linear = sum(site.inputs * sum(site.widths) for site in decoder.layers[0].sites.values())
-    cost = pair_cost(decoder.head.shape[1], linear)
+    layers = len(decoder.layers)
+    linear = sum(site.inputs * sum(site.widths) for layer in decoder.layers for site in layer.sites.values())
+    attention = sum(isinstance(mixer, AttentionSpec) for mixer in decoder.mixers)
+    cost = pair_cost(decoder.head.shape[1], linear / layers, attention / layers)
     order = sorted(range(len(sequences)), key=lambda index: (sequences[index][0] or "", sequences[index][1]))
     # [index]: tokens shared with the next one in this order, in which all that begins alike is together.
     common = [_common(sequences[one], sequences[other]) for one, other in pairwise(order)]

@@ -270,7 +270,13 @@ def _phases(shape: Shape, work: Work, sizes: Sizes) -> list[Phase]:
 
 def kv_bytes(shape: Shape, number: int) -> int:
     """Keys and values of one token in all layers."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * number
+    return 2 * shape.attention_layers * shape.kv_heads * shape.head_dim * number
+
+
+def cache_bytes(shape: Shape, number: int, length: int) -> int:
+    """What one sequence of so many tokens keeps: keys and values, and the states of the delta rule."""
+    states = shape.delta.sequence_bytes(number) if shape.delta else 0
+    return min(length, shape.context) * kv_bytes(shape, number) + states
 
 
 def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int) -> dict[str, int]:
@@ -279,7 +285,7 @@ def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int)
     # Logits as they come, in fp32, and divided by the temperature; sorted where nothing cuts them off.
     logits = places * shape.vocabulary * (work.number + (48 if work.uncut else 12))
     return {
-        "KV cache": places * min(prompt + answer, shape.context) * kv_bytes(shape, work.number),
+        "KV cache": places * cache_bytes(shape, work.number, prompt + answer),
         "activations": max(prefill, logits, _forward(shape, work, places, moved=True)),
     }
 
@@ -301,8 +307,8 @@ def longest_shared(shape: Shape, work: Work, batch_tokens: int) -> tuple[int, in
 
     Prompts as long as they may be make it: of two shorter ones in as many tokens less is shared.
     """
-    linear = sum(each.inputs * each.outputs for each in shape.linears) // shape.layers
-    cost = pair_cost(shape.hidden, linear)
+    linear = sum(each.inputs * each.outputs for each in shape.linears) / shape.layers
+    cost = pair_cost(shape.hidden, linear, shape.attention_share)
     length = min(work.judge_prompt, batch_tokens - _OWN)
     tails = range(_OWN, min(length, batch_tokens - length + 1))
     # The longer the tails, the less is shared and the more attention it takes.
@@ -317,9 +323,12 @@ def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) 
     ``moved``: rows of several adapters. ``mask``: cells of attention's mask, which it takes in numbers.
     """
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    mlp = (6 if moved else 4) * shape.inner + 4 * shape.hidden + 2 * key
+    mlp = (6 if moved else 4) * shape.inner + 3 * shape.hidden
     attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
-    return tokens * max(mlp, attention) * work.number + mask * (1 + work.number) + _unpacked(shape, work)
+    live = max(mlp, attention) * work.number
+    if shape.delta:
+        live = max(live, shape.delta.live_bytes(work.number) + 2 * shape.hidden * work.number)
+    return tokens * live + mask * (1 + work.number) + _unpacked(shape, work)
 
 
 def _unpacked(shape: Shape, work: Work) -> int:
@@ -339,8 +348,13 @@ def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     # Per token and layer: both norms' inputs and outputs; queries, keys, values, attention's output as it
     # comes and as the next product wants it; gate, silu(gate), up and their product.
-    kept = (4 * shape.hidden + 3 * query + 2 * key + 4 * shape.inner) * number
+    attention = shape.attention_share * (3 * query + 2 * key) * number
+    delta = (1 - shape.attention_share) * shape.delta.kept_bytes(number) if shape.delta else 0.0
+    # The mean of all layers; the norms of those with the delta rule are taken in fp32.
+    norms = 4 * shape.hidden * (number if shape.delta is None else max(number, 4))
+    kept = int(norms + attention + delta + 4 * shape.inner * number)
     flowing = 2 * shape.inner * number  # gradients, while what is kept is given back
+    flowing = max(flowing, shape.delta.again_bytes() if shape.delta else 0)
     mask = rows * length * length * (number + 1)
     layers = tokens * shape.hidden * number * shape.layers + tokens * kept
     if not sizes.checkpointing:

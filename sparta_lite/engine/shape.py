@@ -12,8 +12,16 @@ from sparta_lite.engine.hub import read_object
 from sparta_lite.engine.loading import reason, require_config, require_few_layers
 from sparta_lite.errors import SpartaError
 
-_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_TOGETHER = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"),
+    ("in_proj_qkvz", "in_proj_ba"),
+)
 """Modules that read one input stand in one tensor of the bank: adapting one of them adapts all."""
+
+
+_CHUNK = 64  # tokens in one, as in kernels/delta.py
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,47 @@ class Linear:
     outputs: int
     packs: bool
     """Held in 4 bits where the base is."""
+
+
+@dataclass(frozen=True)
+class DeltaShape:
+    """The layers of a base that have the gated delta rule in place of attention."""
+
+    layers: int
+    keys: int
+    """Channels of the keys, and of the queries."""
+    values: int
+    """Channels of the values."""
+    state: int
+    """Numbers in the recurrent state of one sequence and layer, float32."""
+    heads: int
+    """Of the values."""
+    kernel: int
+    """Of the convolution."""
+
+    @property
+    def channels(self) -> int:
+        """Of the convolution."""
+        return 2 * self.keys + self.values
+
+    def sequence_bytes(self, number: int) -> int:
+        """What all these layers keep of one sequence, however long it is."""
+        return self.layers * (4 * self.state + number * (self.kernel - 1) * self.channels)
+
+    def live_bytes(self, number: int) -> int:
+        """Of a token in one such layer without gradients: projections and what the convolution makes of them;
+        queries, keys, values and outputs in fp32."""
+        return number * (3 * self.channels + 2 * self.values) + 4 * (4 * self.keys + 3 * self.values)
+
+    def kept_bytes(self, number: int) -> int:
+        """Of a token in one such layer kept for a backward pass, which computes the rule itself again: inputs
+        and outputs of the convolution, gate, output, and in fp32 the output as it is normalised and gated."""
+        return number * (3 * self.channels + 2 * self.values) + 4 * 3 * self.values
+
+    def again_bytes(self) -> int:
+        """Of a token in the one layer whose rule is computed again, in fp32: its inputs and outputs with
+        their gradients, and half a dozen numbers for each pair of tokens in a chunk."""
+        return 4 * (8 * self.keys + 8 * self.values + 6 * _CHUNK * self.heads)
 
 
 @dataclass(frozen=True)
@@ -47,6 +96,17 @@ class Shape:
     """The checkpoint itself is in 4 bits."""
     doubly: bool = True
     """Scales of 4-bit blocks are themselves held in 8 bits."""
+    delta: DeltaShape | None = None
+    """None: every layer has attention."""
+
+    @property
+    def attention_layers(self) -> int:
+        return self.layers - (self.delta.layers if self.delta else 0)
+
+    @property
+    def attention_share(self) -> float:
+        """Of the layers."""
+        return self.attention_layers / self.layers
 
     @property
     def parameters(self) -> int:
@@ -62,14 +122,15 @@ _ATTENTION = 0.8
 """How much longer an operation of masked attention takes than one of a linear layer; benchmarks/NOTES.md."""
 
 
-def pair_cost(hidden: int, linear: int) -> float:
+def pair_cost(hidden: int, linear: float, share: float = 1.0) -> float:
     """What attention of one query to one key costs, a token's way through a decoder layer's linears being 1.
 
     Args:
         hidden: width of the layer.
         linear: numbers in its linear layers.
+        share: of the layers that have attention.
     """
-    return _ATTENTION * 2 * hidden / linear
+    return _ATTENTION * 2 * hidden * share / linear
 
 
 def sharing_pays(shared: int, lengths: Sequence[int], cost: float) -> bool:
@@ -194,6 +255,22 @@ def _shape(model: Any, packing: dict[str, Any]) -> Shape:
         - sum(each.inputs * each.outputs for each in linears),
         quantized=bool(packing.get("load_in_4bit")),
         doubly=bool(packing.get("bnb_4bit_use_double_quant", not packing)),
+        delta=_delta(config),
+    )
+
+
+def _delta(config: Any) -> DeltaShape | None:
+    layers = list(getattr(config, "layer_types", None) or ()).count("linear_attention")
+    if not layers or not hasattr(config, "linear_num_value_heads"):
+        return None
+    keys, values = config.linear_num_key_heads, config.linear_num_value_heads
+    return DeltaShape(
+        layers,
+        keys * config.linear_key_head_dim,
+        values * config.linear_value_head_dim,
+        values * config.linear_key_head_dim * config.linear_value_head_dim,
+        values,
+        config.linear_conv_kernel_dim,
     )
 
 

@@ -23,6 +23,7 @@ COMPONENTS = [
     "device",
     "bitsandbytes",
     "flash-attn",
+    "flash-linear-attention",
     "unsloth",
     "triton",
     "math-verify",
@@ -64,7 +65,15 @@ def test_what_is_missing_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) ->
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 1  # torch is among what is missing
     found = findings()
-    for name in ("bitsandbytes", "flash-attn", "unsloth", "triton", "math-verify", "lm-eval"):
+    for name in (
+        "bitsandbytes",
+        "flash-attn",
+        "flash-linear-attention",
+        "unsloth",
+        "triton",
+        "math-verify",
+        "lm-eval",
+    ):
         assert found[name].status == "missing"
         assert "pip install" in found[name].mend
         assert found[name].mend in result.stdout
