@@ -13,6 +13,7 @@ from sparta_lite.campaign.planning import duration, gigabytes, summary
 from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.engine.pace import seconds, whole
 from sparta_lite.engine.plan import Plan, cache_bytes
+from sparta_lite.engine.shape import weight_bytes
 
 _PARTS = ("adapters", "KV cache", "gradients", "optimizer", "activations")
 
@@ -90,7 +91,16 @@ def _states(made: Plan) -> list[str]:
         f"{_keys(made)} in {shape.attention_layers} of {shape.layers} layers, in the others "
         f"{shape.delta.sequence_bytes(work.number) / 2**20:.4g} MiB an answer",
         f"so {full / own:.1f} x as many answers fit as with attention in every layer",
+        _held(made),
     ]
+
+
+def _held(made: Plan) -> str:
+    work = made.work
+    other = gigabytes(weight_bytes(made.shape, not work.four_bit, work.number))
+    if work.four_bit:
+        return f"4 bits cost such a base more than others; quantization=none takes {other}"
+    return f"unquantised, as such a base is where it fits; quantization=nf4 takes {other}"
 
 
 def _time(made: Plan) -> str:

@@ -60,6 +60,7 @@ def planned(
     shape = read_shape(directory, config.trust_remote_code)
     target = _target(config, choices, shape, held)
     adapters = _adapters(config, shape, planning)
+    config = _held(config, shape, adapters, target)
     made = _plan(config, shape, adapters, target)
     if not made.fits:
         raise SpartaError(_refusal(config, shape, adapters, target, made))
@@ -89,6 +90,8 @@ def with_sizes(config: Config, made: Plan) -> Config:
 
 def with_sizes_of(config: Config, recorded: Config) -> Config:
     """``config`` with the sizes of a run that was started before, where it leaves them open."""
+    if "quantization" not in config.model_fields_set:  # it was settled by the plan
+        config = _with(config, {"quantization": recorded.quantization}, replace=True)
     return _with(config, {key: recorded.at(key) for key in SIZES.values()})
 
 
@@ -175,6 +178,14 @@ def _adapters(config: Config, shape: Shape, planning: bool) -> Adapters:
         targets = [module.removeprefix("model.") for module in adapted]
         found.append((max(rank for rank, _ in adapted.values()), targets))
     return found
+
+
+def _held(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Config:
+    """``config`` with a base of the delta rule unquantised, where nothing else is asked for and it fits."""
+    if shape.delta is None or shape.quantized or "quantization" in config.model_fields_set:
+        return config
+    plain = _with(config, {"quantization": "none"}, replace=True)
+    return plain if _plan(plain, shape, adapters, target).fits else config
 
 
 def _plan(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Plan:

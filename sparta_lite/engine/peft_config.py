@@ -115,21 +115,33 @@ class LoraSettings:
     """What is written with new versions of the adapter: the file, but for the initialisation that changed
     the base, which PEFT would repeat when it loads it."""
 
-    def resolve(self, modules: Iterable[str]) -> dict[str, tuple[int, float]]:
+    def resolve(self, modules: Iterable[str], *, sees: bool = True) -> dict[str, tuple[int, float]]:
         """Rank and alpha of those of ``modules``, full names in the base, that the adapter adapts.
+
+        Args:
+            modules: such as ``model.layers.0.mlp.up_proj``.
+            sees: whether the adapter may have been trained on the class of the model that also sees, and
+                call this ``model.language_model.layers.0.mlp.up_proj``.
 
         Raises:
             SpartaError: an expression in the file is broken, or takes too long.
         """
         patterns = Patterns(self.where)
-        return {
-            module: (
-                self._own(patterns, "rank_pattern", self.ranks, module, self.rank),
-                self._own(patterns, "alpha_pattern", self.alphas, module, self.alpha),
-            )
-            for module in modules
-            if self._adapts(patterns, module)
-        }
+        found = {}
+        for module in modules:
+            names = [module]
+            if sees and module.startswith("model."):
+                names.append(f"model.language_model.{module.removeprefix('model.')}")
+            if any(self._excludes(patterns, name) for name in names):
+                continue
+            for name in names:
+                if self._adapts(patterns, name):
+                    found[module] = (
+                        self._own(patterns, "rank_pattern", self.ranks, name, self.rank),
+                        self._own(patterns, "alpha_pattern", self.alphas, name, self.alpha),
+                    )
+                    break
+        return found
 
     def _own(
         self, patterns: Patterns, setting: str, given: Mapping[str, Any], module: str, usual: Any
@@ -139,12 +151,12 @@ class LoraSettings:
                 return value
         return usual
 
-    def _adapts(self, patterns: Patterns, module: str) -> bool:
+    def _excludes(self, patterns: Patterns, module: str) -> bool:
         if isinstance(self.excluded, str):
-            if patterns.match("exclude_modules", self.excluded, module, whole=True):
-                return False
-        elif _ends(module, self.excluded):
-            return False
+            return patterns.match("exclude_modules", self.excluded, module, whole=True) is not None
+        return _ends(module, self.excluded)
+
+    def _adapts(self, patterns: Patterns, module: str) -> bool:
         if isinstance(self.targets, str):
             if self.targets.lower() == "all-linear":
                 return True

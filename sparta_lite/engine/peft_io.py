@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,13 @@ from sparta_lite.files import write_bytes, write_json, write_whole
 from sparta_lite.kernels.sampling import uniforms
 from sparta_lite.randomness import key as random_key
 
-_KEY = re.compile(r"^base_model\.model\.model\.(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$")
+# A model that also sees has its decoder one level deeper; AutoModelForCausalLM loads that alone.
+_KEY = re.compile(
+    r"^base_model\.model\.model\.(?:language_model\.)?(layers\.\d+\.[\w.]+)\.lora_([AB])\.weight$"
+)
+_SEES = re.compile(
+    r"^base_model\.model\.(?:model\.)?(?:visual|vision_tower|vision_model|multi_modal_projector)\."
+)
 _UNUSED = re.compile(r"\.lora_(velora_embed|monteclora_sampler\.\w+)$")
 """Tensors that only PEFT's training reads."""
 _ADVICE = (
@@ -70,7 +76,7 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
             f"{where}: {WEIGHTS_FILE} cannot be read ({reason(error)}); get a sound copy"
         ) from error
 
-    weights = _pair_up(tensors, where)
+    weights = _pair_up(_of_the_decoder(tensors, where), where)
     shapes = _shapes(settings, weights)
     # One rank and alpha serve where they can: the file's own, or those that most modules have.
     usual = (settings.rank, settings.alpha)
@@ -84,7 +90,8 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
         targets=tuple(sorted({module.split(".", 2)[2] for module in weights})),
         own={module: shape for module, shape in shapes.items() if shape != usual},
     )
-    return AdapterFile(adapter, weights, settings.raw, settings.residual)
+    config = _named_by_the_decoder(settings, adapter, weights)
+    return AdapterFile(adapter, weights, config, settings.residual)
 
 
 def new_adapter(name: str, decoder: Decoder, rank: int, alpha: float, seed: int, base: str) -> AdapterFile:
@@ -185,6 +192,30 @@ def scaling(adapter: Adapter) -> dict[str, Any]:
         found["rank_pattern"] = {re.escape(module): rank for module, (rank, _) in adapter.own.items()}
         found["alpha_pattern"] = {re.escape(module): alpha for module, (_, alpha) in adapter.own.items()}
     return found
+
+
+def _of_the_decoder(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """``tensors`` without those that were put on what sees and never trained: all-linear takes them along."""
+    seeing = {key for key in tensors if _SEES.match(key)}
+    for key in seeing:
+        if ".lora_B." in key and tensors[key].any():
+            raise SpartaError(
+                f"{where}: it adapts {key.removeprefix('base_model.model.')}, which sees; train the language "
+                "model alone"
+            )
+    return {key: tensor for key, tensor in tensors.items() if key not in seeing}
+
+
+def _named_by_the_decoder(
+    settings: LoraSettings, adapter: Adapter, modules: Iterable[str]
+) -> Mapping[str, Any]:
+    """The settings so that PEFT finds ``modules`` by them, and scales them, in the language model alone."""
+    names = {f"model.{module}" for module in modules}
+    plain = settings.resolve(names, sees=False)
+    if plain == settings.resolve(names):
+        return settings.raw
+    targets = sorted({name.rpartition(".")[2] for name in names})
+    return {**settings.raw, "target_modules": targets, "exclude_modules": None, **scaling(adapter)}
 
 
 def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor]]:

@@ -189,7 +189,8 @@ def adapter_parameters(shape: Shape, adapters: Sequence[tuple[int, str | Sequenc
 
 def _is(linear: Linear, targets: str | Sequence[str]) -> bool:
     if isinstance(targets, str):
-        return targets == "all-linear" or re.fullmatch(targets, f"model.{linear.name}") is not None
+        names = (f"model.{linear.name}", f"model.language_model.{linear.name}")
+        return targets == "all-linear" or any(re.fullmatch(targets, name) for name in names)
     return any(f".{linear.name}".endswith(f".{target}") for target in targets)
 
 

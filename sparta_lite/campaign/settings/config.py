@@ -55,7 +55,9 @@ class Config(Section):
         "Qwen/Qwen2.5-7B-Instruct",
     )
     quantization: Literal["nf4", "none"] = Field(
-        default="nf4", description="'nf4' holds the base in 4 bits, doubly quantised; 'none' in dtype"
+        default="nf4",
+        description="'nf4' holds the base in 4 bits, doubly quantised; 'none' in dtype, as a base with the "
+        "gated delta rule (Qwen3.5) is held where it fits and nothing is said",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="What the base computes in; 'auto' chooses by the device"
