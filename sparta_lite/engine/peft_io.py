@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -192,6 +193,19 @@ def scaling(adapter: Adapter) -> dict[str, Any]:
         found["rank_pattern"] = {re.escape(module): rank for module, (rank, _) in adapter.own.items()}
         found["alpha_pattern"] = {re.escape(module): alpha for module, (_, alpha) in adapter.own.items()}
     return found
+
+
+def copy_weights(adapter: Path, out: Path) -> None:
+    """Copy the weights of a PEFT directory into another, named as ``AutoModelForCausalLM`` loads its base."""
+    tensors = load_file(adapter / WEIGHTS_FILE)
+    named = {
+        key.replace(".model.language_model.", ".model.", 1): tensor
+        for key, tensor in _of_the_decoder(tensors, str(adapter)).items()
+    }
+    if named.keys() == tensors.keys():
+        shutil.copyfile(adapter / WEIGHTS_FILE, out / WEIGHTS_FILE)
+    else:
+        write_bytes(out / WEIGHTS_FILE, save(named, metadata={"format": "pt"}))
 
 
 def _of_the_decoder(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sparta_lite.campaign.settings import POCKET
 from sparta_lite.campaign.sources import base_source
-from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
-from sparta_lite.engine.peft_io import read_adapter
+from sparta_lite.engine.hub import CONFIG_FILE
+from sparta_lite.engine.peft_io import copy_weights, read_adapter
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import clear_errors, sync, uninterrupted, write_json, write_text
 from sparta_lite.outcome.card import model_card
@@ -96,7 +96,7 @@ def _copy(finished: Finished, name: str, place: Path, out: Path) -> None:
     config: dict[str, Any] = dict(read_adapter(name, place).config)
     if finished.config.base != POCKET:
         config["base_model_name_or_path"] = finished.config.base
-    shutil.copyfile(place / WEIGHTS_FILE, out / WEIGHTS_FILE)
+    copy_weights(place, out)
     write_json(out / CONFIG_FILE, config)
 
 

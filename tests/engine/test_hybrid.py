@@ -24,7 +24,7 @@ from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.hybrid import HybridDecoder
 from sparta_lite.engine.packing import Row, lay_out
-from sparta_lite.engine.peft_io import load_bank, new_adapter, read_adapter, write_adapter
+from sparta_lite.engine.peft_io import copy_weights, load_bank, new_adapter, read_adapter, write_adapter
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.step import Steps
 from sparta_lite.errors import SpartaError
@@ -402,6 +402,11 @@ def test_adapters_of_either_class_come_in_and_go_out_as_the_base_loads(
     bank = load_bank(base.decoder, [file])
     assert all(module.startswith("layers.") for module in file.weights)
     write_adapter(tmp_path / "out", bank, "one", file.config)
+    copy_weights(source, tmp_path)
+    written = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    copied = load_file(tmp_path / "adapter_model.safetensors")
+    assert copied.keys() == written.keys()
+    assert all(torch.equal(copied[key], each) for key, each in written.items())
     ids = torch.tensor([some_ids(20)]) % 300
     if kind == "text":
         before = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(seeing), source).eval()
