@@ -100,8 +100,13 @@ class Work:
     @property
     def packed(self) -> int:
         """Most tokens of a pair whose answers stand behind their one prompt."""
+        return sum(self.prompt_and_answers)
+
+    @property
+    def prompt_and_answers(self) -> tuple[int, int]:
+        """Of such a pair, tokens of the prompt and of both answers."""
         prompt = min(self.prompt_in_training, max(1, self.length - self.answer))
-        return prompt + 2 * min(self.answer, self.length - prompt)
+        return prompt, 2 * min(self.answer, self.length - prompt)
 
 
 @dataclass(frozen=True)
@@ -349,12 +354,18 @@ def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
     # Per token and layer: both norms' inputs and outputs; queries, keys, values, attention's output as it
     # comes and as the next product wants it; gate, silu(gate), up and their product.
     attention = shape.attention_share * (3 * query + 2 * key) * number
-    delta = (1 - shape.attention_share) * shape.delta.kept_bytes(number) if shape.delta else 0.0
+    delta = 0.0
+    if shape.delta:  # transformers' own rule, which trainers of one adapter run, computes nothing again
+        again = shape.delta.again_bytes() if one else 0
+        delta = (1 - shape.attention_share) * (shape.delta.kept_bytes(number) + again)
     # The mean of all layers; the norms of those with the delta rule are taken in fp32.
     norms = 4 * shape.hidden * (number if shape.delta is None else max(number, 4))
     kept = int(norms + attention + delta + 4 * shape.inner * number)
     flowing = 2 * shape.inner * number  # gradients, while what is kept is given back
-    flowing = max(flowing, shape.delta.again_bytes() if shape.delta else 0)
+    if shape.delta:  # by when its turn comes the MLP's are given back
+        prompt, answers = work.prompt_and_answers
+        share = 1.0 if one else max(prompt, answers) / work.packed  # of a fork, one part after the other
+        flowing = max(flowing, int(share * shape.delta.again_bytes()) - 4 * shape.inner * number)
     mask = rows * length * length * (number + 1)
     layers = tokens * shape.hidden * number * shape.layers + tokens * kept
     if not sizes.checkpointing:

@@ -70,9 +70,9 @@ class DeltaShape:
         return number * (3 * self.channels + 2 * self.values) + 4 * 3 * self.values
 
     def again_bytes(self) -> int:
-        """Of a token in the one layer whose rule is computed again, in fp32: its inputs and outputs with
-        their gradients, and half a dozen numbers for each pair of tokens in a chunk."""
-        return 4 * (8 * self.keys + 8 * self.values + 6 * _CHUNK * self.heads)
+        """Of a token in the one layer whose rule is computed again, in fp32: inputs and outputs with
+        some of their gradients, and four numbers for each pair of tokens in a chunk."""
+        return 4 * (5 * self.keys + 5 * self.values + 4 * _CHUNK * self.heads)
 
 
 @dataclass(frozen=True)

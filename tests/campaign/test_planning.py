@@ -44,6 +44,9 @@ from sparta_lite.engine.plan import Plan
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import base_path, items
 
+from ..engine.families import family
+from ..engine.models import save_model
+
 OWN = ["data.path=x.jsonl", "data.column=question"]
 
 
@@ -302,9 +305,17 @@ class Live(TorchDispatchMode):
 Warm = tuple[Base, Bank, Config, Plan]
 
 
-@pytest.fixture(scope="module", params=["kept", "recomputed"])
-def warm(request: pytest.FixtureRequest, base_path: Path) -> Warm:
+@pytest.fixture(scope="module", params=["kept", "recomputed", "kept, delta rule", "recomputed, delta rule"])
+def warm(request: pytest.FixtureRequest, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Warm:
     """Batches large beside the weights, as on a card."""
+    how, _, hybrid = request.param.partition(", ")
+    if hybrid:
+        changes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 512}
+        heads = {"linear_key_head_dim": 16, "linear_value_head_dim": 16}  # in the proportions of Qwen3.5
+        kinds = ["linear_attention"] * 2
+        kinds.insert(1, "full_attention")  # whose mask lives on
+        config = family("qwen3_5_text", num_hidden_layers=3, layer_types=kinds, **changes, **heads)
+        base_path = save_model(config, tmp_path_factory.mktemp("hybrid"), base_path)
     sets = [
         f"base={base_path}",
         "tribe.adapters=fresh-4",
@@ -319,7 +330,7 @@ def warm(request: pytest.FixtureRequest, base_path: Path) -> Warm:
         "generation.places=24",
         "batch_tokens=4000",
         "training.micro_batch=2",
-        f"training.checkpointing={'false' if request.param == 'kept' else 'true'}",
+        f"training.checkpointing={'false' if how == 'kept' else 'true'}",
     ]
     asked = load_config(None, sets)
     choices = choose(asked)
