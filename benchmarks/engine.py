@@ -1,12 +1,17 @@
 """Our engine beside PEFT, transformers and TRL, in one process on one CPU thread.
 
     python benchmarks/engine.py --json engine.json
+    python benchmarks/engine.py --family qwen3_5 --json engine-qwen3_5.json
     python benchmarks/engine.py --device cuda --json engine-cuda.json
 
 The model and its ten adapters are made on the spot from a fixed seed. Every comparison checks that both
 sides give the same result before it reports a time, and runs them in turns. Sampled judge rounds cannot
 equal an expectation: there the same expectation is taken from PEFT's logits. Figures are CPU seconds of this
 process, which other programs disturb less than the clock; with one thread the two agree on a quiet machine.
+
+With --family qwen3_5 three layers in four have the gated delta rule. Then judging behind a beginning whose
+state is forked stands beside the same without forking, and generation's memory beside that of attention in
+every layer.
 
 On a GPU the shape is larger, seconds are the clock's, and Unsloth and vLLM come in where they can be
 imported. **Not yet run there.** In fp32 sums come in another order than the peers': nine rows in ten have to
@@ -17,16 +22,16 @@ as far as Unsloth's: no more can be asked of it, for AdamW's first updates follo
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import card_peers
 import torch
+from beside_card import in_bf16
 from datasets import Dataset  # type: ignore[import-untyped]
+from forking import DUELS, OWN, SHARED, forked_judging, memory
 from peers import (
     agrees,
     clock,
@@ -46,7 +51,6 @@ from side_by_side import (
     circumstances,
     command_line,
     deviation,
-    gpu_clock,
     medians,
     one_thread,
     print_circumstances,
@@ -56,18 +60,16 @@ from side_by_side import (
     require_near,
     trl_trainer,
 )
-from tiny_tribe import NAMES, PAD, TINY, WIDE, Tribe, make_tribe
+from tiny_tribe import HYBRID, NAMES, PAD, TINY, WIDE, Tribe, make_tribe
 from transformers import AutoModelForCausalLM
 
-from sparta_lite.engine.base import load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt, generate
-from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import train
-from sparta_lite.training.phase import DpoResult, DpoSettings
+from sparta_lite.training.phase import DpoSettings
 
 NEW_TOKENS, LONGEST_ANSWER = 48, 256
 PUBLISHED = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.95}
@@ -222,60 +224,10 @@ def dpo(tribe: Tribe, repeats: int, names: list[str]) -> tuple[Seconds, float]:
     return {name: statistics.median(values) for name, values in times.items()}, share
 
 
-def beside_card_peers(tribe: Tribe, repeats: int, names: list[str]) -> dict[str, Seconds]:
-    """Ours in bf16 beside Unsloth and vLLM, each in a process of its own; what is missing gets a line."""
-    base = load_base(tribe.path, tribe.base.decoder.device, torch.bfloat16)
-    base = replace(base, stops=frozenset())
-    bank = load_bank(base.decoder, [read_adapter(name, tribe.path / name) for name in names])
-    prompts = random_prompts(names, 8, 16, 64, seed=1)
-    texts, pairs = preferences(tribe, PAIRS)
-
-    def generates() -> list[list[int]]:
-        return [list(row.ids) for row in generate(base, bank, prompts, GREEDY, NEW_TOKENS, 80)]
-
-    def learns() -> DpoResult:
-        bank.restore(start)
-        settings = DPO_ON_GPU
-        return train(
-            base.decoder, bank, pairs, settings, seed=0, iteration=0, pad=PAD, on_step=lambda _: None
-        )
-
-    start, rows = bank.snapshot(), generates()
-    moved = learns().moved
-    bank.restore(start)
-    found = {
-        "generation": medians({"ours, bf16": generates}, repeats, gpu_clock),
-        "dpo": medians({"ours, bf16": learns}, repeats, gpu_clock),
-    }
-    task = card_peers.Task(
-        base=str(tribe.path),
-        adapters=tuple(names),
-        prompts=tuple((prompt.adapter or "", prompt.ids) for prompt in prompts),
-        new_tokens=NEW_TOKENS,
-        texts=tuple(texts),
-        dpo=asdict(DPO_ON_GPU),
-        pad=PAD,
-        repeats=repeats,
-    )
-    for peer in card_peers.PEERS:
-        torch.cuda.empty_cache()
-        answer = card_peers.run(peer, task)
-        if "missing" in answer:
-            print(f"{peer}: left out, {answer['missing']}", file=sys.stderr)
-            continue
-        if "rows" in answer:
-            first = [row[:1] for row in rows], [row[:1] for row in answer["rows"]]
-            require(same(tribe, *first), f"first tokens of ours and of {peer}")
-        else:
-            apart = [abs(far / moved[name] - 1) for name, far in zip(names, answer["moved"], strict=True)]
-            require_near(apart, 0.1, f"how far our DPO and {peer} move the adapters")
-        found["generation" if "rows" in answer else "dpo"][peer] = answer["seconds"]
-    return found
-
-
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--family", choices=("qwen2", "qwen3_5"), default="qwen2", help="of the base")
     parser.add_argument("--repeats", type=int, default=3, help="of every side; the median counts")
     parser.add_argument("--quick", action="store_true", help="one repeat, fewer adapters: a smoke test")
     arguments = parser.parse_args()
@@ -296,7 +248,9 @@ def main() -> None:
         print_table(console, title, found, note, unit)
 
     with tempfile.TemporaryDirectory() as directory:
-        tribe = make_tribe(Path(directory), arguments.device, WIDE if cuda else TINY)
+        hybrid = arguments.family == "qwen3_5"
+        shape = HYBRID if hybrid else WIDE if cuda else TINY
+        tribe = make_tribe(Path(directory) / "tribe", arguments.device, shape)
         title = "generation, 10 adapters x 8 prompts x 48 tokens"
         show("generation", title, generation(tribe, repeats), "same greedy tokens")
         mixed, lengths = mixed_lengths(tribe, repeats, few)
@@ -307,8 +261,9 @@ def main() -> None:
             mixed,
             note,
         )
-        title = "generation, the bare base x 240 prompts, mixed answer lengths"
-        show("bare_mixed_lengths", title, bare_mixed_lengths(tribe, repeats), "same greedy tokens")
+        if not hybrid:
+            title = "generation, the bare base x 240 prompts, mixed answer lengths"
+            show("bare_mixed_lengths", title, bare_mixed_lengths(tribe, repeats), "same greedy tokens")
         judged, gap = judging(tribe, repeats)
         note = f"expected scores within {gap:.1e} of PEFT's"
         show("judging", f"judging, one judge x {JUDGE_BATCH} responses", judged, note)
@@ -316,12 +271,17 @@ def main() -> None:
         note = f"weights apart by {share:.1e} of their movement"
         title = f"DPO, {len(few)} adapters, {PAIRS} pairs, {PAIRS // DPO.batch} updates"
         show("dpo", title, trained, note)
-        if cuda:
-            for name, found in beside_card_peers(tribe, repeats, few).items():
+        if hybrid:
+            forked, gap = forked_judging(tribe, repeats, clock(tribe))
+            title = f"judging, one judge x {DUELS} duels, {SHARED} tokens shared and {OWN} own"
+            show("forked", title, forked, f"expected scores within {gap:.1e}")
+            peaks = memory(Path(directory) / "full", tribe)
+        elif cuda:
+            for name, found in in_bf16(tribe, repeats, few, DPO_ON_GPU).items():
                 agree = "first tokens agree" if name == "generation" else "adapters move as far"
                 show(f"{name}_bf16", f"{name} in bf16", found, agree)
 
-    rows, bare = seconds["generation"], seconds["bare_mixed_lengths"]
+    rows, bare = seconds["generation"], seconds.get("bare_mixed_lengths", {})
     ratios = {
         "generation_vs_peft_loop": rows["PEFT loop"] / rows["ours"],
         "generation_vs_peft_mixed": rows["PEFT mixed batch"] / rows["ours"],
@@ -335,12 +295,20 @@ def main() -> None:
         ratios["generation_vs_continuous_batching_loop"] = loop / rows["ours"]
     if continuous := bare.get("continuous batching"):
         ratios["bare_mixed_lengths_vs_continuous_batching"] = continuous / bare["ours without LoRA"]
+    if hybrid:
+        ratios["judging_forked_vs_unforked"] = forked["ours, each by itself"] / forked["ours, forked"]
+        ratios["memory_vs_attention_in_every_layer"] = peaks["hybrid"] / peaks["attention in every layer"]
     for name, ratio in ratios.items():
         console.print(f"{name:42} {ratio:6.2f}", highlight=False)
     facts = circumstances(arguments.device)
     print_circumstances(console, facts)
     if arguments.json:
-        report = {"ratios": ratios, unit.replace(" ", "_").lower(): seconds, "repeats": repeats}
+        report = {
+            "family": arguments.family,
+            "ratios": ratios,
+            unit.replace(" ", "_").lower(): seconds,
+            "repeats": repeats,
+        }
         write_json(arguments.json, report | facts)
 
 

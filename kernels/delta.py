@@ -99,8 +99,10 @@ def by_torch(
     dtype = torch.promote_types(v.dtype, torch.float32)
 
     def cut(x: Tensor, heads: tuple[int, ...]) -> Tensor:  # [rows, length, heads, ...] -> chunk by chunk
-        x = F.pad(x.to(dtype), (0, 0) * (x.ndim - 2) + (0, chunks * size - length))
-        return x.view(rows, chunks, size, *heads, *x.shape[3:])
+        x, lacking = x.to(dtype), chunks * size - length
+        if lacking:
+            x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, lacking))
+        return x.reshape(rows, chunks, size, *heads, *x.shape[3:])
 
     both = torch.stack((_unit(q.to(dtype)) * key_dim**-0.5, _unit(k.to(dtype))), dim=3)
     # [rows, chunks, key_heads, 2 * size, key_dim], the queries before the keys
@@ -117,27 +119,52 @@ def by_torch(
     now = state.to(dtype).unflatten(1, groups).transpose(2, 3)
     outputs = []
     for number in range(chunks):
-        log, weight, queries_keys = kept[:, number], betas[:, number], both[:, number]
-        keys, since = queries_keys[..., size:, :], log.exp()[..., None]
-        between = (log[..., :, None] - log[..., None, :] + future).exp()  # [..., shared, size, size]
-        gram = (queries_keys @ keys.mT)[:, :, None]  # [rows, key_heads, 1, 2 * size, size]
-        read = (queries_keys @ now.flatten(3)).unflatten(-1, (shared, value_dim)).transpose(2, 3)
-        within, system = gram.split(size, dim=-2)
-        by_queries, by_keys = read.split(size, dim=-2)  # [rows, key_heads, shared, size, value_dim]
-        written = torch.linalg.solve_triangular(
-            system * between * weight,
-            (values[:, number] - since * by_keys) * weight,
-            upper=False,
-            unitriangular=True,
-        )
-        outputs.append(torch.addcmul((within * between) @ written, since, by_queries))
-        last = log[..., -1:]
-        left = (written * (last - log).exp()[..., None]).transpose(2, 3).flatten(3)
-        added = (keys.mT @ left).unflatten(-1, (shared, value_dim))
-        now = torch.addcmul(added, now, last.exp()[:, :, None, :, :])
-    # [rows, chunks, key_heads, shared, size, value_dim] -> [rows, length, value_heads, value_dim]
-    output = torch.stack(outputs, 1).permute(0, 1, 4, 2, 3, 5).reshape(rows, chunks * size, *v.shape[2:])
-    return output[:, :length].to(v.dtype), now.transpose(2, 3).flatten(1, 2)
+        at = (slice(None), number)
+        output, now = _chunk(both[at], values[at], kept[at], betas[at], future, now)
+        outputs.append(output.permute(0, 3, 1, 2, 4))  # [rows, size, key_heads, shared, value_dim]
+    output = torch.cat(outputs, 1).flatten(2, 3)[:, :length]
+    return output.to(v.dtype), now.transpose(2, 3).flatten(1, 2)
+
+
+def _chunk(
+    both: Tensor, values: Tensor, kept: Tensor, betas: Tensor, future: Tensor, now: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One chunk of ``by_torch``, in the layout that its arguments have there.
+
+    Args:
+        both: [rows, key_heads, 2 * size, key_dim], queries before keys.
+        values: [rows, key_heads, shared, size, value_dim].
+        kept: [rows, key_heads, shared, size], logarithms of what is kept from the chunk's beginning on.
+        betas: [rows, key_heads, shared, size, 1].
+        future: [size, size], minus infinity above the diagonal, else 0.
+        now: [rows, key_heads, key_dim, shared, value_dim], the state.
+
+    Returns:
+        [rows, key_heads, shared, size, value_dim], and the state behind the chunk.
+    """
+    shared, size, value_dim = values.shape[2:]
+    queries, keys = both.split(size, dim=-2)
+    since = kept.exp()[..., None]
+    between = (kept[..., :, None] - kept[..., None, :] + future).exp()  # [..., shared, size, size]
+
+    def read(x: Tensor) -> Tensor:
+        """[rows, key_heads, size, key_dim] -> [rows, key_heads, shared, size, value_dim]."""
+        found: Tensor = (x @ now.flatten(3)).unflatten(-1, (shared, value_dim)).transpose(2, 3)
+        return found
+
+    written = torch.linalg.solve_triangular(
+        (keys @ keys.mT)[:, :, None] * between * betas,
+        (values - since * read(keys)) * betas,
+        upper=False,
+        unitriangular=True,
+    )
+    # Nothing large keeps a name for longer than it is used: this is where generation takes most.
+    output = torch.addcmul(((queries @ keys.mT)[:, :, None] * between) @ written, since, read(queries))
+    del between
+    last = kept[..., -1:]
+    left = (written * (last - kept).exp()[..., None]).transpose(2, 3).flatten(3)
+    added = (keys.mT @ left).unflatten(-1, (shared, value_dim))
+    return output, torch.addcmul(added, now, last.exp()[:, :, None, :, :])
 
 
 def step_by_torch(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, state: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class DeltaShape:
     def live_bytes(self, number: int) -> int:
         """Of a token in one such layer without gradients: projections and what the convolution makes of them;
         queries, keys, values and outputs in fp32."""
-        return number * (3 * self.channels + 2 * self.values) + 4 * (4 * self.keys + 3 * self.values)
+        return number * (2 * self.channels + self.values) + 4 * (3 * self.keys + 3 * self.values)
 
     def kept_bytes(self, number: int) -> int:
         """Of a token in one such layer kept for a backward pass, which computes the rule itself again: inputs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-HELPERS = {"counting", "peers", "published_way", "side_by_side", "tiny_tribe"}
+HELPERS = {"beside_card", "counting", "forking", "peers", "published_way", "side_by_side", "tiny_tribe"}
 PEERS = {"card_peers"}  # started by a benchmark, with a task in a file
 
 
