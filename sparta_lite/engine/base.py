@@ -15,7 +15,8 @@ from sparta_lite.engine import hybrid
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.loading import clear, require_floats, require_model, without_adapter
-from sparta_lite.engine.model import Decoder, FusedDecoder, computes, require_supported
+from sparta_lite.engine.model import HYBRIDS, Decoder, FusedDecoder, computes, require_supported
+from sparta_lite.engine.shape import UNPACKED
 from sparta_lite.engine.template import Template
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
@@ -154,11 +155,17 @@ def _decoder(model: Any) -> Decoder:
 
 def _load(request: Request) -> Any:
     path, source = request.path, request.source or request.path
+    with clear(source):
+        config = AutoConfig.from_pretrained(
+            path, trust_remote_code=request.trust_remote_code, local_files_only=True
+        )
+    hybrid_base = config.get_text_config().model_type in HYBRIDS
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=request.dtype,
+        llm_int8_skip_modules=[*UNPACKED, "lm_head"] if hybrid_base else None,
     )
     with clear(source):
         # A checkpoint that is quantised already must not even hear None.

@@ -12,6 +12,9 @@ from sparta_lite.engine.hub import read_object
 from sparta_lite.engine.loading import reason, require_config, require_few_layers
 from sparta_lite.errors import SpartaError
 
+UNPACKED = ("in_proj_a", "in_proj_b", "in_proj_ba", "shared_expert_gate")
+"""Modules of bases with the delta rule that 4 bits leave alone: a thousandth of the numbers, and the dearest
+(``benchmarks/nf4_by_layer.py``). The convolution is no linear layer: it is never in 4 bits."""
 _TOGETHER = (
     ("q_proj", "k_proj", "v_proj"),
     ("gate_proj", "up_proj"),
@@ -229,7 +232,7 @@ def _shape(model: Any, packing: dict[str, Any]) -> Shape:
 
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
-    skipped = tuple(packing.get("llm_int8_skip_modules") or ())
+    skipped = tuple(packing.get("llm_int8_skip_modules") or (UNPACKED if _delta(config) else ()))
     linears = tuple(
         Linear(
             name.removeprefix("model."),
