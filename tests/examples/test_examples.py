@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from transformers import PretrainedConfig, Qwen2Config, Qwen3Config
+from transformers import PretrainedConfig, Qwen2Config, Qwen3_5TextConfig, Qwen3Config
 from typer.testing import CliRunner, Result
 
 from sparta_lite.campaign.config import load_config
@@ -31,7 +31,7 @@ def call(command: str, *arguments: str | Path, sets: tuple[str, ...] = ()) -> Re
 
 
 def test_every_example_is_tried_here() -> None:
-    tried = {"quickstart", "own_questions", "own_adapters", "hostile_pool", "ablation", *LARGE}
+    tried = {"quickstart", "own_questions", "own_adapters", "hostile_pool", "ablation", "qwen3.5-9b", *LARGE}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tried
     assert [path.name for path in EXAMPLES.glob("*.py")] == ["ten_adapters.py"]
 
@@ -85,3 +85,18 @@ def test_a_large_base_is_planned_for_24_gigabytes(name: str, tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     assert "places" in result.output
     assert load_config(EXAMPLES / f"{name}.yaml").quantization == "nf4"
+
+
+@pytest.mark.parametrize(("vram", "places"), [("24GB", 16), ("48GB", 236)])
+def test_qwen3_5_9b_is_planned_in_bf16(vram: str, places: int, tmp_path: Path) -> None:
+    Qwen3_5TextConfig(max_position_embeddings=262144).save_pretrained(tmp_path)  # the 9B's numbers by default
+    sets = (f"base={tmp_path}", "tribe.adapters=fresh-10")
+    result = call("plan", EXAMPLES / "qwen3.5-9b.yaml", "--vram", vram, sets=sets)
+    assert result.exit_code == 0, result.output
+    assert "unquantised, as such a base is where it fits" in result.output
+    assert f"generation.places: {places}\n" in result.output
+    assert all(len(line) <= 80 for line in result.output.splitlines())
+    told = (EXAMPLES / "qwen3.5-9b.yaml").read_text()
+    assert f"{vram.removesuffix('GB')} GB: {places}" in told.replace(" answers at once", "")
+    refused = call("plan", EXAMPLES / "qwen3.5-9b.yaml", "--vram", "16GB", sets=sets)
+    assert "4 bits cost such a base more" in refused.output
