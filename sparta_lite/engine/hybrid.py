@@ -55,6 +55,11 @@ class HybridDecoder(FusedDecoder):
             for layer in model.model.layers
         ]
 
+    @property
+    def recordable(self) -> bool:
+        """See ``FusedDecoder``: experts are chosen by what the tokens are."""
+        return all(layer.experts is None for layer in self.layers)
+
     def _read(self, model: Any) -> Sequence[HybridLayer]:
         return [_read_layer(layer) for layer in model.model.layers]
 

@@ -122,6 +122,11 @@ class FusedDecoder:
         self._frequencies: Tensor = rotary.inv_freq.to(self.embedding.device, torch.float32)
         self._rotary_scaling: float = rotary.attention_scaling
 
+    @property
+    def recordable(self) -> bool:
+        """Whether a pass launches the same work whatever its tokens are."""
+        return True
+
     def _read(self, model: Any) -> Sequence[Layer]:
         return [_read_layer(layer) for layer in model.model.layers]
 

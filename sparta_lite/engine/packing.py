@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from sparta_lite.engine.delta import Fork, fork
-from sparta_lite.engine.mixing import AttentionSpec, Mixers
+from sparta_lite.engine.delta import fork
+from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixers
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.shape import pair_cost, sharing_pays
@@ -53,21 +53,22 @@ class Layout:
     mask: Tensor | None
     """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None where no
     row has several tails, and causal order says it all. Padding sees itself: no softmax is empty."""
-    fork: Fork | None = None
-    """The same for layers with the delta rule, whose tails go on from copies of the beginning's state."""
+    lengths: tuple[tuple[int, ...], ...] = ()
+    """Of each row the tokens of its shared beginning, then of each tail: the delta rule takes it apart."""
 
     def mixing(self, mixers: Mixers, copies: int = 1) -> WholeSequences:
         """What mixes the rows, ``copies`` times one after another, in a decoder with these ``mixers``."""
         mask = self.mask
         if mask is not None and copies > 1:
             mask = mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
-        fork = self.fork if self.fork is None or copies == 1 else self.fork.repeat(copies)
-        return WholeSequences(mixers, mask, fork)
+        taken = fork(self.lengths) if any(isinstance(mixer, DeltaSpec) for mixer in mixers) else None
+        if taken is not None:
+            taken = taken.repeat(copies).to(self.ids.device)
+        return WholeSequences(mixers, mask, taken)
 
     def to(self, device: torch.device) -> Layout:
         mask = None if self.mask is None else self.mask.to(device)
-        fork = None if self.fork is None else self.fork.to(device)
-        return Layout(self.ids.to(device), self.positions.to(device), mask, fork)
+        return replace(self, ids=self.ids.to(device), positions=self.positions.to(device), mask=mask)
 
 
 def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
@@ -89,8 +90,8 @@ def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
         positions.append(places + [0] * spare)
         parts.append([part for part, tail in enumerate(lengths) for _ in range(tail)] + [_PADDING] * spare)
     mask = _mask(torch.tensor(parts)) if any(len(row.tails) > 1 for row in rows) else None
-    ends = fork([[len(row.shared), *map(len, row.tails)] for row in rows])
-    return Layout(torch.tensor(ids), torch.tensor(positions), mask, ends)
+    counts = tuple((len(row.shared), *map(len, row.tails)) for row in rows)
+    return Layout(torch.tensor(ids), torch.tensor(positions), mask, counts)
 
 
 def _mask(parts: Tensor) -> Tensor:

@@ -130,6 +130,7 @@ def _recordable(decoder: Decoder, bank: Bank) -> bool:
     return (
         decoder.device.type == "cuda"
         and isinstance(decoder, FusedDecoder)
+        and decoder.recordable
         and bank.window is None
         and _by_triton(decoder)
     )

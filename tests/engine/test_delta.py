@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparta_lite.engine.delta import Carried, advance, fork, run
-from sparta_lite.engine.mixing import DeltaSpec
+from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec
 from sparta_lite.engine.packing import Row, lay_out
 
 SPEC = DeltaSpec(1, 2, 3, 4, torch.randn(14, 3, generator=torch.Generator().manual_seed(0)).double())
@@ -67,8 +67,10 @@ def test_a_fork_gives_every_sequence_what_it_has_alone(rows: Lengths, copies: in
 
 
 def test_a_layout_says_how_its_rows_fork() -> None:
-    assert lay_out([Row((1, 2), ((3,), ())), Row((), ((4, 5),))]).fork is None
-    taken = lay_out([Row((1, 2), ((3,), (4, 5))), Row((), ((4, 5),))]).fork
+    rows = [Row((1, 2), ((3,), (4, 5))), Row((), ((4, 5),))]
+    assert lay_out([Row((1, 2), ((3,), ())), rows[1]]).mixing([SPEC]).fork is None
+    assert lay_out(rows).mixing([AttentionSpec(1, 2)]).fork is None
+    taken = lay_out(rows).mixing([AttentionSpec(1, 2), SPEC]).fork
     assert taken is not None
     assert taken.lengths.tolist() == [2, 2]  # a row of one sequence is all beginning
     assert taken.sources.tolist() == [0, 0]
