@@ -208,7 +208,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing weight": (alter(lambda all: all.pop(UP)), f"lacks weights.*{UP}"),
     "a weight of another shape": (
         alter(lambda all: all.update({UP: torch.ones(3, 3)})),
-        f"another shape: {UP}$",
+        f"another shape: {UP}; get a sound copy",
     ),
     "NaN": (alter(lambda all: all[UP][0, 0].fill_(torch.nan)), f"the weight {UP} holds NaN or infinity"),
     "infinity": (alter(lambda all: all[UP][0, 0].fill_(torch.inf)), f"the weight {UP} holds NaN or infinity"),
