@@ -12,7 +12,12 @@ from sparta_lite.kernels import choice
 
 
 def token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256, bias: Tensor | None = None
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    chunk: int = 256,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """log softmax(hidden @ head.T + bias)[targets], row by row.
 
@@ -22,40 +27,63 @@ def token_logprobs(
         targets: int64 [tokens].
         chunk: rows whose logits may exist at once, in fp32 and with what is made of them.
         bias: [vocabulary], frozen like the head.
+        softcap: logits go through ``softcap * tanh(logit / softcap)``; None: as they are.
 
     Returns:
         [tokens] float32 (float64 where ``hidden`` is).
     """
     if not choice.use_triton(hidden):
-        return by_torch(hidden, head, targets, chunk, bias)
+        return by_torch(hidden, head, targets, chunk, bias, softcap)
     return choice.attempt(
-        lambda: by_triton(hidden, head, targets, chunk, bias),
-        lambda: by_torch(hidden, head, targets, chunk, bias),
+        lambda: by_triton(hidden, head, targets, chunk, bias, softcap),
+        lambda: by_torch(hidden, head, targets, chunk, bias, softcap),
     )
 
 
-def by_triton(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None) -> Tensor:
+def by_triton(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    chunk: int,
+    bias: Tensor | None,
+    softcap: float | None = None,
+) -> Tensor:
     """``token_logprobs`` in Triton, whatever the device."""
     from sparta_lite.kernels import triton_logprob
 
-    return triton_logprob.token_logprobs(hidden, head, targets, chunk, bias)
+    return triton_logprob.token_logprobs(hidden, head, targets, chunk, bias, softcap)
 
 
-def by_torch(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None) -> Tensor:
+def by_torch(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    chunk: int,
+    bias: Tensor | None,
+    softcap: float | None = None,
+) -> Tensor:
     """``token_logprobs`` in plain torch.
 
     Logits exist for ``chunk`` rows at a time. Every result depends on one row of ``hidden`` alone, so
     its derivative, head[target] - softmax @ head, is taken while that row's logits are at hand: the
     backward pass needs neither the logits nor the head again.
     """
-    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden, head, targets, chunk, bias, softcap
+    )
     return result
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        chunk: int,
+        bias: Tensor | None,
+        softcap: float | None,
     ) -> Tensor:
         precise = torch.promote_types(hidden.dtype, torch.float32)
         result = torch.empty(len(hidden), dtype=precise, device=hidden.device)
@@ -64,15 +92,25 @@ class _TokenLogprobs(torch.autograd.Function):
             rows = slice(start, start + chunk)
             target = targets[rows, None]
             logits = F.linear(hidden[rows], head, bias).to(precise)  # [chunk, vocabulary]
+            if softcap is not None:
+                logits.div_(softcap).tanh_().mul_(softcap)
             total = logits.logsumexp(dim=-1, keepdim=True)
             result[rows] = (logits.gather(1, target) - total).squeeze(1)
             if slope is not None:
-                softmax = logits.sub_(total).exp_()
-                slope[rows] = head[targets[rows]] - softmax.to(head.dtype) @ head
+                slope[rows] = _slope(logits, total, target, head, softcap)
         ctx.save_for_backward(slope)
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return gradients[0].to(slope.dtype)[:, None] * slope, None, None, None, None
+        return gradients[0].to(slope.dtype)[:, None] * slope, None, None, None, None, None
+
+
+def _slope(logits: Tensor, total: Tensor, target: Tensor, head: Tensor, softcap: float | None) -> Tensor:
+    """The derivative of every row's result in the row, [chunk, hidden]; ``logits`` are overwritten."""
+    if softcap is None:
+        return head[target[:, 0]] - logits.sub_(total).exp_().to(head.dtype) @ head
+    steep = 1 - (logits / softcap).square()  # of the tanh
+    inside = logits.sub_(total).exp_().neg_().scatter_add_(1, target, torch.ones_like(total))
+    return (inside * steep).to(head.dtype) @ head

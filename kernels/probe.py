@@ -61,6 +61,11 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         found = attention(q[:, :, 0], keys, values, torch.tensor(counts, dtype=torch.int32, device=device))
         expected = reference.newest_attention(q[:, :, 0], keys, values, counts)
         _compare("attention of a step", [found], [expected], dtype)
+        sinks = normal(dtype, 8)
+        at = torch.tensor(counts, dtype=torch.int32, device=device)
+        found = attention(q[:, :, 0], keys, values, at, 5.0, sinks)
+        expected = reference.newest_attention(q[:, :, 0], keys, values, counts, 5.0, sinks)
+        _compare("attention of a step with a cap and sinks", [found], [expected], dtype)
         _compare("grouped LoRA", decoding(lora.by_triton), decoding(lora.by_torch), dtype)
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         _compare("grouped LoRA in training", training(lora.by_triton), training(lora.by_torch), dtype)

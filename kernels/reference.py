@@ -48,7 +48,9 @@ def grouped_lora(
     return results
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+def token_logprobs(
+    hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = None, softcap: float | None = None
+) -> Tensor:
     """log softmax(hidden @ head.T + bias)[targets], row by row.
 
     Args:
@@ -56,11 +58,15 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor |
         head: [vocabulary, hidden].
         targets: int64 [tokens].
         bias: [vocabulary].
+        softcap: logits go through ``softcap * tanh(logit / softcap)``; None: as they are.
 
     Returns:
         [tokens].
     """
-    return F.linear(hidden, head, bias).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+    logits = F.linear(hidden, head, bias)
+    if softcap is not None:
+        logits = softcap * (logits / softcap).tanh()
+    return logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
 
 
 def nf4_matrix(weight: Nf4) -> Tensor:
@@ -88,7 +94,14 @@ def nf4_linear(x: Tensor, weight: Nf4, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, nf4_matrix(weight).to(x.dtype), bias)
 
 
-def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Sequence[int]) -> Tensor:
+def newest_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    counts: Sequence[int],
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """softmax(q . keys / sqrt(head_dim)) . values over the first positions of every row.
 
     Args:
@@ -97,6 +110,8 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Sequence[i
             that stand together.
         values: like ``keys``.
         counts: positions that each row looks at, from 1 to capacity.
+        softcap: scores go through ``softcap * tanh(score / softcap)``; None: as they are.
+        sinks: [heads], one more score in each head's softmax, of a value of zeros; None: there is none.
 
     Returns:
         [rows, heads, head_dim].
@@ -105,7 +120,12 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Sequence[i
     for query, key, value, count in zip(q, keys, values, counts, strict=True):
         grouped = query.unflatten(0, (len(key), -1))  # [kv_heads, heads / kv_heads, head_dim]
         scores = grouped @ key[:, :count].mT / q.shape[-1] ** 0.5
-        results.append((scores.softmax(dim=-1) @ value[:, :count]).flatten(0, 1))
+        if softcap is not None:
+            scores = softcap * (scores / softcap).tanh()
+        if sinks is not None:
+            scores = torch.cat([scores, sinks.to(scores).view(len(key), -1, 1)], dim=-1)
+        weights = scores.softmax(dim=-1)[..., :count]
+        results.append((weights @ value[:, :count]).flatten(0, 1))
     return torch.stack(results)
 
 

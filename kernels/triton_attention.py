@@ -26,7 +26,14 @@ SPAN = 256
 _LOG2_E = 1.4426950408889634
 
 
-def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
+def newest_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    counts: Tensor,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """softmax(q . keys / sqrt(head_dim)) . values over the first ``counts`` positions of every row.
 
     Products take both factors in the dtype of ``q``; scores, weights and sums are in fp32.
@@ -37,6 +44,8 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) ->
             heads that share a key head stand together. What lies behind a row's count is not read.
         values: like ``keys``.
         counts: int32 [rows], from 1 to capacity.
+        softcap: see ``reference.newest_attention``.
+        sinks: see ``reference.newest_attention``; [heads], in a row of memory.
 
     Returns:
         [rows, heads, head_dim] in the dtype of ``q``.
@@ -53,8 +62,9 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) ->
     columns = max(16, triton.next_power_of_2(width))
     step = max(16, min(64, 16384 // (columns * q.element_size())))  # keys and values in shared memory
     _span_kernel[(rows, kv_heads, spans)](
-        sums, peaks, masses, q, keys, values, counts,
-        rows, capacity, heads, heads // kv_heads, width, _LOG2_E / width**0.5,
+        sums, peaks, masses, q, keys, values, counts, q if sinks is None else sinks,
+        rows, capacity, heads, heads // kv_heads, width, _LOG2_E / width**0.5, softcap or 0.0, _LOG2_E,
+        CAPPED=softcap is not None, SUNK=sinks is not None,
         GROUP=max(16, triton.next_power_of_2(heads // kv_heads)), COLUMNS=columns,
         STEP=step, SPAN=SPAN, WHOLE=spans == 1, DTYPE=DTYPES[q.dtype],
     )  # fmt: skip
@@ -67,10 +77,10 @@ def newest_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) ->
 
 @triton.jit
 def _span_kernel(
-    sums, peaks, masses, q, keys, values, counts,
-    rows, capacity, heads, shared, width, scale,
-    GROUP: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, SPAN: tl.constexpr,
-    WHOLE: tl.constexpr, DTYPE: tl.constexpr,
+    sums, peaks, masses, q, keys, values, counts, sinks,
+    rows, capacity, heads, shared, width, scale, softcap, unit,
+    CAPPED: tl.constexpr, SUNK: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr, SPAN: tl.constexpr, WHOLE: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     row, kv_head, span = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = span * SPAN
@@ -90,6 +100,9 @@ def _span_kernel(
     peak = tl.full((GROUP,), float("-inf"), tl.float32)  # of the scores, in powers of two
     mass = tl.zeros((GROUP,), tl.float32)
     total = tl.zeros((GROUP, COLUMNS), tl.float32)
+    if SUNK and span == 0:  # a score of a value of zeros
+        peak = tl.load(sinks + head, mask=real, other=0.0).to(tl.float32) * unit
+        mass = tl.full((GROUP,), 1.0, tl.float32)
     for start in range(first, last, STEP):
         place = start + tl.arange(0, STEP)
         here = place < last
@@ -99,6 +112,8 @@ def _span_kernel(
             other=0.0,
         )
         score = product(query, key, tl.zeros((GROUP, STEP), tl.float32), DTYPE) * scale
+        if CAPPED:  # tanh(x) = 1 - 2 / (exp(2 x) + 1); scores are exponents of 2
+            score = softcap * unit * (1 - 2 / (tl.exp2(score * (2 / softcap)) + 1))
         score = tl.where(here[None, :], score, float("-inf"))
         higher = tl.maximum(peak, tl.max(score, 1))
         weight = tl.exp2(score - higher[:, None])

@@ -26,21 +26,32 @@ from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
 
 def token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 256, bias: Tensor | None = None
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    chunk: int = 256,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """``kernels.logprob.token_logprobs``; rows of ``hidden`` may lie apart.
 
     ``chunk`` rows' logits in fp32 with what torch makes of them are 12 bytes a number; here softmax
     alone exists in the backward pass, for as many rows as take 8.
     """
-    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias)
+    result: Tensor = _TokenLogprobs.apply(hidden, head, targets, chunk, bias, softcap)
     return result
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, bias: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        chunk: int,
+        bias: Tensor | None,
+        softcap: float | None,
     ) -> Tensor:
         hidden, head = _by_row(hidden), _by_row(head)
         (tokens, width), vocabulary = hidden.shape, len(head)
@@ -54,27 +65,33 @@ class _TokenLogprobs(torch.autograd.Function):
         if tokens:
             _total_kernel[(blocks, parts)](
                 totals, chosen, hidden, head, hidden if bias is None else bias, targets,
-                tokens, vocabulary, width, share, hidden.stride(0), head.stride(0),
-                BIASED=bias is not None, ROWS=rows, COLUMNS=columns, STEP=step, DTYPE=DTYPES[hidden.dtype],
-                num_warps=warps, **OPTIONS,
+                tokens, vocabulary, width, share, hidden.stride(0), head.stride(0), softcap or 0.0,
+                BIASED=bias is not None, CAPPED=softcap is not None, ROWS=rows, COLUMNS=columns, STEP=step,
+                DTYPE=DTYPES[hidden.dtype], num_warps=warps, **OPTIONS,
             )  # fmt: skip
         total = totals.logsumexp(dim=0)
-        ctx.chunk, ctx.rows = chunk, 8 // hidden.dtype.itemsize * chunk
+        ctx.chunk, ctx.softcap, ctx.rows = chunk, softcap, 8 // hidden.dtype.itemsize * chunk
         ctx.save_for_backward(hidden, head, targets, bias, total)
         return chosen - total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         hidden, head, targets, bias, total = ctx.saved_tensors
         slope = choice.attempt(
-            lambda: _slope(hidden, head, targets, bias, total, ctx.rows),
-            lambda: _plain_slope(hidden, head, targets, bias, ctx.chunk),
+            lambda: _slope(hidden, head, targets, bias, ctx.softcap, total, ctx.rows),
+            lambda: _plain_slope(hidden, head, targets, bias, ctx.softcap, ctx.chunk),
         )
-        return slope.mul_(gradients[0][:, None]), None, None, None, None
+        return slope.mul_(gradients[0][:, None]), None, None, None, None, None
 
 
 def _slope(
-    hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, total: Tensor, chunk: int
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    total: Tensor,
+    chunk: int,
 ) -> Tensor:
     """The derivative of every row's result in the row, [tokens, hidden]; ``total``: log sum exp, [tokens]."""
     (tokens, width), vocabulary = hidden.shape, len(head)
@@ -85,18 +102,20 @@ def _slope(
         weights = torch.empty(len(x), vocabulary, dtype=x.dtype, device=x.device)
         _slope_kernel[(triton.cdiv(len(x), rows), triton.cdiv(vocabulary, columns))](
             weights, x, head, hidden if bias is None else bias, targets[start:], total[start:],
-            len(x), vocabulary, width, hidden.stride(0), head.stride(0),
-            BIASED=bias is not None, ROWS=rows, COLUMNS=columns, STEP=step, DTYPE=DTYPES[x.dtype],
-            num_warps=warps, **OPTIONS,
+            len(x), vocabulary, width, hidden.stride(0), head.stride(0), softcap or 0.0,
+            BIASED=bias is not None, CAPPED=softcap is not None, ROWS=rows, COLUMNS=columns, STEP=step,
+            DTYPE=DTYPES[x.dtype], num_warps=warps, **OPTIONS,
         )  # fmt: skip
         torch.mm(weights, head, out=slope[start : start + chunk])
     return slope
 
 
-def _plain_slope(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, chunk: int) -> Tensor:
+def _plain_slope(
+    hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, softcap: float | None, chunk: int
+) -> Tensor:
     with torch.enable_grad():
         leaf = hidden.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(by_torch(leaf, head, targets, chunk, bias).sum(), leaf)
+        (slope,) = torch.autograd.grad(by_torch(leaf, head, targets, chunk, bias, softcap).sum(), leaf)
     return slope
 
 
@@ -114,8 +133,9 @@ def _tile(hidden: Tensor) -> tuple[int, int, int, int]:
 
 @triton.jit
 def _logits(
-    hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row,
-    BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
+    hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row, softcap,
+    BIASED: tl.constexpr, CAPPED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """Logits of some rows for some tokens, [ROWS, COLUMNS] fp32; -inf behind the vocabulary's end."""
     left = hidden + row.to(tl.int64)[:, None] * hidden_row
@@ -133,14 +153,17 @@ def _logits(
         )
     if BIASED:
         logits += tl.load(bias + token, mask=token < vocabulary, other=0.0).to(tl.float32)[None, :]
+    if CAPPED:  # tanh(x) = 1 - 2 / (exp(2 x) + 1)
+        logits = softcap - 2 * softcap / (tl.exp(logits * (2 / softcap)) + 1)
     return tl.where((token < vocabulary)[None, :], logits, float("-inf"))
 
 
 @triton.jit(do_not_specialize=["tokens"])
 def _total_kernel(
     totals, chosen, hidden, head, bias, targets,
-    tokens, vocabulary, width, share, hidden_row, head_row,
-    BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
+    tokens, vocabulary, width, share, hidden_row, head_row, softcap,
+    BIASED: tl.constexpr, CAPPED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """log sum exp over one part of the vocabulary, and the target's logit where it lies in that part."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -153,8 +176,8 @@ def _total_kernel(
     for start in range(first, last, COLUMNS):
         token = start + tl.arange(0, COLUMNS)
         logits = _logits(
-            hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row,
-            BIASED, ROWS, COLUMNS, STEP, DTYPE,
+            hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row, softcap,
+            BIASED, CAPPED, ROWS, COLUMNS, STEP, DTYPE,
         )  # fmt: skip
         wanted += tl.sum(tl.where(token[None, :] == target[:, None], logits, 0.0), axis=1)
         higher = tl.maximum(highest, tl.max(logits, axis=1))
@@ -167,19 +190,23 @@ def _total_kernel(
 @triton.jit(do_not_specialize=["tokens"])
 def _slope_kernel(
     weights, hidden, head, bias, targets, totals,
-    tokens, vocabulary, width, hidden_row, head_row,
-    BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
+    tokens, vocabulary, width, hidden_row, head_row, softcap,
+    BIASED: tl.constexpr, CAPPED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """The derivative of a row's result in its logits: 1 at the target, less softmax everywhere."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     token = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     logits = _logits(
-        hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row,
-        BIASED, ROWS, COLUMNS, STEP, DTYPE,
+        hidden, head, bias, row, token, tokens, vocabulary, width, hidden_row, head_row, softcap,
+        BIASED, CAPPED, ROWS, COLUMNS, STEP, DTYPE,
     )  # fmt: skip
     total = tl.load(totals + row, mask=row < tokens, other=0.0)
     target = tl.load(targets + row, mask=row < tokens, other=0)
     slope = tl.where(token[None, :] == target[:, None], 1.0, 0.0) - tl.exp(logits - total[:, None])
+    if CAPPED:  # and of the logits in what the cap takes them from
+        tanh = tl.where((token < vocabulary)[None, :], logits, 0.0) / softcap
+        slope *= 1 - tanh * tanh
     into = weights + row.to(tl.int64)[:, None] * vocabulary + token[None, :]
     tl.store(
         into, slope.to(weights.dtype.element_ty), mask=(row < tokens)[:, None] & (token < vocabulary)[None, :]

@@ -63,6 +63,18 @@ def test_a_bias_of_the_head_counts_in_value_and_gradient() -> None:
     assert torch.autograd.gradcheck(lambda each: token_logprobs(each, head, targets, 3, bias), hidden)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_cap_on_the_logits_counts_in_value_and_gradient(chunk: int) -> None:
+    hidden, head, targets = problem(7, torch.float64)
+    bias = torch.linspace(-2, 2, len(head), dtype=torch.float64)
+    result = token_logprobs(hidden, head, targets, chunk, bias, 1.5)
+    capped = 1.5 * (torch.nn.functional.linear(hidden, head, bias) / 1.5).tanh()
+    torch.testing.assert_close(result, capped.log_softmax(-1)[range(7), targets])
+    assert torch.autograd.gradcheck(
+        lambda each: token_logprobs(each, head, targets, chunk, bias, 1.5), hidden
+    )
+
+
 def test_large_logits_stay_finite() -> None:
     hidden, head, targets = problem(5, torch.float32)
     result = token_logprobs(hidden * 1e4, head, targets)

@@ -32,7 +32,7 @@ def problem(
     return hidden.to(device, dtype), head.to(device, dtype), bias.to(device, dtype), targets.to(device)
 
 
-@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("biased", "softcap"), [(False, None), (True, None), (True, 4.0)])
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize(
     ("tokens", "width", "vocabulary", "chunk"), [(1, 5, 7, 1), (35, 70, 300, 16), (5, 33, 129, 100)]
@@ -44,23 +44,27 @@ def test_values_and_gradient(
     chunk: int,
     dtype: torch.dtype,
     biased: bool,
+    softcap: float | None,
     device: torch.device,
 ) -> None:
     hidden, head, bias, targets = problem(tokens, width, vocabulary, dtype, device)
     weights = torch.linspace(-1, 2, tokens, device=device)
-    found = token_logprobs(hidden.requires_grad_(), head, targets, chunk, bias if biased else None)
+    found = token_logprobs(hidden.requires_grad_(), head, targets, chunk, bias if biased else None, softcap)
     (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
 
     exact = hidden.detach().double().requires_grad_()
-    values = reference.token_logprobs(exact, head.double(), targets, bias.double() if biased else None)
+    shift = bias.double() if biased else None
+    values = reference.token_logprobs(exact, head.double(), targets, shift, softcap)
     (slope,) = torch.autograd.grad((values * weights.double()).sum(), exact)
 
     assert found.dtype == torch.float32
     assert gradient.dtype == dtype
     sizes = (hidden.detach().double().abs() @ head.double().abs().T + bias.double().abs()).amax(dim=1)
-    single = (width + 40) * 2.0**-24 * (1 + sizes)  # of a logit, an exponential's sum, a logarithm
+    # Of a logit, an exponential's sum, a logarithm; a tanh of which the derivative is taken as well.
+    single = (width + 40 + 8 * (softcap or 0)) * 2.0**-24 * (1 + sizes)
     assert ((found.detach().double() - values.detach()).abs() <= 2 * single).all()
-    softmax = (exact.detach() @ head.double().T + biased * bias.double()).softmax(dim=1)
+    logits = exact.detach() @ head.double().T + biased * bias.double()
+    softmax = (softcap * (logits / softcap).tanh() if softcap else logits).softmax(dim=1)
     softmax.scatter_add_(1, targets[:, None], torch.ones_like(softmax[:, :1]))
     size = weights.double().abs()[:, None] * (softmax @ head.double().abs())
     bound = (3 * ROUNDING[dtype] + vocabulary * 2.0**-24 + 4 * single[:, None]) * size
