@@ -18,8 +18,9 @@ from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
 from sparta_lite.engine.hub import read_object
-from sparta_lite.engine.model import HYBRIDS, Decoder
+from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
+from sparta_lite.engine.support import HYBRIDS
 from sparta_lite.engine.template import now
 from sparta_lite.kernels.choice import choose_delta, choose_kernels
 from sparta_lite.training.choice import Trainer, TrainerSetting, choose_trainer

@@ -15,8 +15,9 @@ from sparta_lite.engine import hybrid
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
 from sparta_lite.engine.hub import BASE_FILES, CODE, local
 from sparta_lite.engine.loading import clear, require_floats, require_model, without_adapter
-from sparta_lite.engine.model import HYBRIDS, Decoder, FusedDecoder, computes, require_supported
+from sparta_lite.engine.model import Decoder, FusedDecoder, computes
 from sparta_lite.engine.shape import UNPACKED
+from sparta_lite.engine.support import HYBRIDS, require_supported
 from sparta_lite.engine.template import Template
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
@@ -101,7 +102,7 @@ def load_base(
     require_model(path)
     with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    require_supported(config.get_text_config())
+    require_supported(config)
     stored = stored_in_four_bit(config)
     four_bit = stored or quantization == "nf4"
     if not stored:
@@ -175,7 +176,6 @@ def _load(request: Request) -> Any:
             dtype=request.dtype,
             device_map={"": request.device},
             **quantization,
-            attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=request.trust_remote_code,
             local_files_only=True,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine import delta
-from sparta_lite.engine.attention import causal
-from sparta_lite.engine.mixing import DeltaSpec, Mixers, delta_spec
+from sparta_lite.engine.attention import spelt_out
+from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixers, attention_spec, delta_spec
 from sparta_lite.engine.model import Decoder
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.kernels import choice
 
 
@@ -21,8 +21,13 @@ class KeysValues:
     """What a layer with attention keeps."""
 
     keys: Tensor
-    """[places, kv_heads, capacity, head_dim]"""
+    """[places, kv_heads, capacity, head_dim]. With a window the capacity is no more than that, and a token at
+    position p stands at p modulo the capacity, where the one that leaves the window stood."""
     values: Tensor
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[2]
 
     def move(self, source: int, target: int, length: int) -> None:
         """See ``Cache``."""
@@ -64,7 +69,7 @@ class Cache:
                     )
                 )
             else:
-                shape = (places, mixer.kv_heads, capacity, mixer.head_dim)
+                shape = (places, mixer.kv_heads, min(capacity, mixer.window or capacity), mixer.head_dim)
                 # Zeros: torch's attention multiplies what lies behind a row's end by 0, which NaN survives.
                 self.layers.append(KeysValues(like.new_zeros(shape), like.new_zeros(shape)))
 
@@ -97,13 +102,27 @@ class Prefill:
             lengths: int64 [rows], their tokens.
         """
         self.cache, self.places, self.lengths = cache, places, lengths
+        self.prompts = WholeSequences(cache.mixers)
+        self._newest: dict[int, Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See ``Mixing``."""
         cached = self.cache.keys_values(layer)
-        cached.keys[self.places, :, : k.shape[2]] = k
-        cached.values[self.places, :, : v.shape[2]] = v
-        return causal(q, k, v)
+        for tensor, new in ((cached.keys, k), (cached.values, v)):
+            if new.shape[2] > cached.capacity:
+                at = self.newest(cached.capacity)[:, None, :, None]
+                new = new.gather(2, at.expand(-1, new.shape[1], -1, new.shape[3]))
+            tensor[self.places, :, : new.shape[2]] = new
+        return self.prompts.attend(layer, q, k, v)
+
+    def newest(self, capacity: int) -> Tensor:
+        """For each entry of a window which token of the prompt stands there, int64 [rows, capacity]; any
+        where there is none."""
+        if capacity not in self._newest:
+            last = self.lengths[:, None] - 1
+            entry = torch.arange(capacity, device=last.device)
+            self._newest[capacity] = (last - (last - entry) % capacity).clamp_(min=0)
+        return self._newest[capacity]
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
         """See ``Mixing``."""
@@ -129,19 +148,21 @@ class Step:
             longest: more than any of ``lengths``; Triton's kernel does not look at it.
         """
         self.cache, self.lengths, self.longest = cache, lengths, longest
-        self._entries: dict[int, Tensor] = {}
+        self._entries: dict[tuple[int, int], Tensor] = {}
+        self._counts: dict[int, Tensor] = {}
+        self._masks: dict[int, Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See ``Mixing``."""
+        spec = attention_spec(self.cache.mixers[layer])
         cached = self.cache.keys_values(layer)
-        keys, values = cached.keys, cached.values
-        entries = self.entries(keys.shape[1])
-        for old, new in ((keys, k), (values, v)):
+        entries = self.entries(spec.kv_heads, cached.capacity)
+        for old, new in ((cached.keys, k), (cached.values, v)):
             old.view(-1, q.shape[-1]).index_copy_(0, entries, new.reshape(-1, q.shape[-1]))
         if not choice.use_triton(q):
-            return self._by_torch(q, keys, values)
+            return self._by_torch(q, cached, spec)
         return choice.attempt(
-            lambda: self._by_triton(q, keys, values), lambda: self._by_torch(q, keys, values)
+            lambda: self._by_triton(q, cached, spec), lambda: self._by_torch(q, cached, spec)
         )
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
@@ -150,35 +171,44 @@ class Step:
         carried = delta.Carried(state.convolution[:rows], state.recurrent[:rows])
         return delta.advance(delta_spec(self.cache.mixers[layer]), qkv, decay, beta, carried)
 
-    def entries(self, kv_heads: int) -> Tensor:
+    def entries(self, kv_heads: int, capacity: int) -> Tensor:
         """Where the new keys of all rows stand in [places * kv_heads * capacity, head_dim]."""
-        if kv_heads not in self._entries:
+        key = kv_heads, capacity
+        if key not in self._entries:
             heads = torch.arange(len(self.lengths) * kv_heads, device=self.lengths.device).view(-1, kv_heads)
-            self._entries[kv_heads] = (heads * self.cache.capacity + self.lengths[:, None]).view(-1)
-        return self._entries[kv_heads]
+            at = self.lengths if capacity == self.cache.capacity else self.lengths % capacity
+            self._entries[key] = (heads * capacity + at[:, None]).view(-1)
+        return self._entries[key]
 
-    @cached_property
-    def counts(self) -> Tensor:
-        """Positions that each row looks at, int32 [rows]."""
-        return (self.lengths + 1).int()
+    def counts(self, capacity: int) -> Tensor:
+        """Entries that each row looks at, from the first one on, int32 [rows]."""
+        if capacity not in self._counts:
+            self._counts[capacity] = (self.lengths + 1).clamp_(max=capacity).int()
+        return self._counts[capacity]
 
-    @cached_property
-    def mask(self) -> Tensor:
-        """0 where a row may look and minus infinity elsewhere, [rows, 1, 1, longest]."""
-        reach = torch.arange(self.longest, device=self.lengths.device) <= self.lengths[:, None]
-        numbers = torch.zeros(reach.shape, dtype=self.cache.dtype, device=reach.device)
-        return numbers.masked_fill_(~reach, -torch.inf)[:, None, None]
+    def mask(self, capacity: int) -> Tensor:
+        """0 where a row may look and minus infinity elsewhere, [rows, 1, 1, longest or capacity]."""
+        if capacity not in self._masks:
+            reach = torch.arange(min(self.longest, capacity), device=self.lengths.device)
+            numbers = torch.zeros(len(self.lengths), len(reach), dtype=self.cache.dtype, device=reach.device)
+            numbers.masked_fill_(reach > self.lengths[:, None], -torch.inf)
+            self._masks[capacity] = numbers[:, None, None]
+        return self._masks[capacity]
 
-    def _by_triton(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _by_triton(self, q: Tensor, cached: KeysValues, spec: AttentionSpec) -> Tensor:
         from sparta_lite.kernels.triton_attention import newest_attention
 
-        return newest_attention(q[:, :, 0], keys, values, self.counts)[:, :, None]
+        counts = self.counts(cached.capacity)
+        return newest_attention(q[:, :, 0], cached.keys, cached.values, counts, spec.softcap, spec.sinks)[
+            :, :, None
+        ]
 
-    def _by_torch(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        rows = len(q)
+    def _by_torch(self, q: Tensor, cached: KeysValues, spec: AttentionSpec) -> Tensor:
+        rows, mask = len(q), self.mask(cached.capacity)
+        keys, values = (each[:rows, :, : mask.shape[-1]] for each in (cached.keys, cached.values))
+        if spec.softcap is not None or spec.sinks is not None:
+            return spelt_out(q, keys, values, mask, spec.softcap, spec.sinks)
         # The query heads that share a key head stand as so many queries of that head.
         grouped = q.view(rows, keys.shape[1], -1, q.shape[-1])  # [rows, kv_heads, heads / kv_heads, head_dim]
-        out = F.scaled_dot_product_attention(
-            grouped, keys[:rows, :, : self.longest], values[:rows, :, : self.longest], attn_mask=self.mask
-        )
+        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
         return out.reshape(q.shape)  # a copy on a GPU, where `out` lies query after query

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixer, Mixing, delta_spec
-from sparta_lite.engine.model import HYBRIDS, FusedDecoder, Layer, rotate
+from sparta_lite.engine.model import FusedDecoder, Layer, rotate
 from sparta_lite.engine.sites import Adapters, Site, fuse, project
+from sparta_lite.engine.support import HYBRIDS
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,12 @@ Mixers = Sequence[Mixer]
 """One for each layer."""
 
 
+def attention_spec(mixer: Mixer) -> AttentionSpec:
+    """``mixer``, in a layer that has attention."""
+    assert isinstance(mixer, AttentionSpec)
+    return mixer
+
+
 def delta_spec(mixer: Mixer) -> DeltaSpec:
     """``mixer``, in a layer that has the delta rule."""
     assert isinstance(mixer, DeltaSpec)

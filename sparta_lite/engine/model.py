@@ -13,12 +13,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
 from sparta_lite.engine.sites import Adapters, HasSites, Lora, Site, fuse, project
-from sparta_lite.errors import SpartaError
+from sparta_lite.engine.support import windows
 from sparta_lite.kernels.logprob import token_logprobs
 
-_ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
-HYBRIDS = ("qwen3_5_text", "qwen3_next")
-"""What ``engine/hybrid.py`` computes."""
+_ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "ministral")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Decoder(Protocol):
 
 
 class FusedDecoder:
-    """A pre-norm decoder with rotary positions and a gated MLP (Qwen2, Qwen3, Llama, Mistral).
+    """A pre-norm decoder with rotary positions and a gated MLP (Qwen2, Qwen3, Llama, Mistral, Ministral).
 
     It reads the weights of a loaded transformers model. Projections of one input are fused into
     one matrix, and the model's own parameters become views of it: the weights exist once.
@@ -115,8 +113,9 @@ class FusedDecoder:
         self._head_bias: Tensor | None = model.lm_head.bias
         self.norm: Tensor = model.model.norm.weight
         self.layers: Sequence[Layer] = self._read(model)
-        spec = AttentionSpec(config.num_key_value_heads, self.head_dim)
-        self.mixers: Mixers = [spec] * len(self.layers)
+        self.mixers: Mixers = [
+            AttentionSpec(config.num_key_value_heads, self.head_dim, window) for window in windows(config)
+        ]
         rotary = model.model.rotary_emb
         # [head_dim / 2], wherever the loader has left them
         self._frequencies: Tensor = rotary.inv_freq.to(self.embedding.device, torch.float32)
@@ -224,26 +223,6 @@ class FusedDecoder:
 def computes(config: Any) -> bool:
     """Whether ``FusedDecoder`` computes what a model with this transformers configuration does."""
     return config.model_type in _ARCHITECTURES and config.hidden_act == "silu"
-
-
-def require_supported(config: Any) -> None:
-    """Refuse a base whose states depend on more than the tokens before them and their positions.
-
-    Raises:
-        SpartaError: it has sliding windows, or positions that change with the length.
-    """
-    kinds = getattr(config, "layer_types", None)
-    if config.model_type in HYBRIDS:
-        kinds = set(kinds or ()) - {"linear_attention"}
-    window = None if kinds else getattr(config, "sliding_window", None)
-    if set(kinds or ()) - {"full_attention"} or (window and window < config.max_position_embeddings):
-        raise SpartaError("base: sliding-window attention is not supported; use a base with full attention")
-    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type") or "default"
-    if "dynamic" in rotary or rotary == "longrope":
-        raise SpartaError(
-            f"base: rotary positions of type {rotary!r} are not supported, they change with the "
-            "length; use a base with default, linear, yarn or llama3 ones"
-        )
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -58,13 +58,14 @@ class Layout:
 
     def mixing(self, mixers: Mixers, copies: int = 1) -> WholeSequences:
         """What mixes the rows, ``copies`` times one after another, in a decoder with these ``mixers``."""
-        mask = self.mask
+        mask, positions = self.mask, self.positions
         if mask is not None and copies > 1:
-            mask = mask.repeat(copies, 1, 1, 1)  # [copies * rows, 1, length, length]
+            # [copies * rows, 1, length, length], [copies * rows, length]
+            mask, positions = mask.repeat(copies, 1, 1, 1), positions.repeat(copies, 1)
         taken = fork(self.lengths) if any(isinstance(mixer, DeltaSpec) for mixer in mixers) else None
         if taken is not None:
             taken = taken.repeat(copies).to(self.ids.device)
-        return WholeSequences(mixers, mask, taken)
+        return WholeSequences(mixers, mask, positions, taken)
 
     def to(self, device: torch.device) -> Layout:
         mask = None if self.mask is None else self.mask.to(device)

@@ -19,25 +19,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
+from sparta_lite.engine import observed
+from sparta_lite.engine.cache import Cache, Prefill, Step
+from sparta_lite.engine.mixing import Mixers, Mixing, attention_spec
+from sparta_lite.engine.observed import some_tokens
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.sites import Lora, Site
+from sparta_lite.engine.support import WOULD_DO
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.logprob import token_logprobs
 from sparta_lite.kernels.lora import add_lora
 
 _NAME = "sparta-lite"
-_UNDERSTOOD = {
-    "position_ids",
-    "is_causal",
-    "cache_position",
-    "use_cache",
-    "sliding_window",
-    "output_attentions",
-}
+_FEW = 8  # tokens of a pass through all layers, or behind a window
+_LONG = 1024  # tokens of the widest window behind which results are compared, not masks alone
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,12 @@ class WrappedDecoder:
         head = getattr(model, "lm_head", None)
         if not isinstance(layers, nn.ModuleList) or not isinstance(head, nn.Linear):
             raise SpartaError(
-                f"base: {config.model_type!r} has no `model.layers` and `lm_head` as usual; use another base"
+                f"base: {config.model_type!r} has no `model.layers` and `lm_head` as usual; use another "
+                f"base, such as {WOULD_DO}"
             )
         self._model = model
         self._blocks = layers
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
-        heads = config.num_attention_heads
-        spec = AttentionSpec(
-            getattr(config, "num_key_value_heads", None) or heads,
-            getattr(config, "head_dim", None) or config.hidden_size // heads,
-        )
-        self.mixers: Mixers = [spec] * len(layers)
         self.embedding: Tensor = model.get_input_embeddings().weight
         self.head: Tensor = head.weight  # [vocabulary, hidden]
         self.layers = [WrappedLayer(_sites(layer)) for layer in layers]
@@ -89,6 +81,8 @@ class WrappedDecoder:
             for name in self.layers[number].sites:
                 layer.get_submodule(name).register_forward_hook(partial(_adapt, number, name))
         config._attn_implementation = _NAME
+        self._logits = observed.logits_of(config)
+        self.mixers: Mixers = observed.observe(model)
         self._require_equal()
 
     @property
@@ -121,13 +115,15 @@ class WrappedDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See ``Decoder``."""
-        logits: Tensor = self._model.lm_head(hidden)
-        return logits
+        return self._logits(self._model.lm_head(hidden))
 
     def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """See ``Decoder``."""
-        head = self._model.lm_head
-        return token_logprobs(hidden.to(head.weight.dtype), head.weight, targets, bias=head.bias)
+        head, scale = self._model.lm_head, self._logits.scale
+        hidden, bias = hidden.to(head.weight.dtype), head.bias
+        if scale != 1:
+            hidden, bias = hidden * scale, None if bias is None else bias * scale
+        return token_logprobs(hidden, head.weight, targets, bias=bias, softcap=self._logits.softcap)
 
     @contextmanager
     def _recomputing(self, now: _Pass) -> Iterator[None]:
@@ -144,24 +140,65 @@ class WrappedDecoder:
 
     @torch.no_grad()
     def _require_equal(self) -> None:
-        """Compare a few logits with the model's own: whatever else an architecture does would show."""
-        ids = torch.arange(2, 10, device=self.device)[None] % self.embedding.shape[0]
-        positions = torch.arange(8, device=self.device)[None]
-        expected = self._model(input_ids=ids, use_cache=False).logits.float()
-        found = self.logits(self.hidden(ids, positions, WholeSequences(self.mixers), None)).float()
-        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
-        apart = (found - expected).norm() / expected.norm()
-        if not apart <= tolerance:
+        """Compare with the model's own logits over a few tokens, and with its states behind its windows, in
+        one pass and token by token: whatever else an architecture does would show.
+
+        Longer sequences go through no more layers than it takes to have one of every window.
+        """
+        ids = some_tokens(self._model, _FEW)
+        expected = self._model(input_ids=ids, use_cache=False).logits
+        self._require_near(self.logits(self._states(ids)), expected)
+        self._require_near(self.logits(self._newest(ids)), expected[:, -2:])
+        windows = [attention_spec(mixer).window for mixer in self.mixers]
+        for window in {each for each in windows if each and each <= _LONG}:
+            ids = some_tokens(self._model, window + _FEW)
+            with self._first_layers(1 + max(map(windows.index, set(windows)))):
+                expected = self._model.model(input_ids=ids, use_cache=False).last_hidden_state
+                self._require_near(self._states(ids)[:, window:], expected[:, window:])
+                self._require_near(self._newest(ids), expected[:, -2:])
+
+    def _states(self, ids: Tensor) -> Tensor:
+        """Of one sequence in one pass, [1, length, hidden]."""
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        return self.hidden(ids, positions, WholeSequences(self.mixers), None)
+
+    def _newest(self, ids: Tensor) -> Tensor:
+        """Of its last two tokens, one by one behind what is cached of those before them, [1, 2, hidden]."""
+        length = ids.shape[1]
+        cache, positions = Cache(self, 1, length), torch.arange(length, device=ids.device)[None]
+        first, prompt = torch.zeros(1, dtype=torch.int64, device=ids.device), length - 2
+        prefill = Prefill(cache, first, first + prompt)
+        self.hidden(ids[:, :prompt], positions[:, :prompt], prefill, None)
+        states = []
+        for at in range(prompt, length):
+            newest = positions[:, at : at + 1]
+            states.append(self.hidden(ids[:, at : at + 1], newest, Step(cache, newest[0], at + 1), None))
+        return torch.cat(states, dim=1)
+
+    @contextmanager
+    def _first_layers(self, count: int) -> Iterator[None]:
+        self._model.model.layers = self._blocks[:count]
+        try:
+            yield
+        finally:
+            self._model.model.layers = self._blocks
+
+    def _require_near(self, found: Tensor, expected: Tensor) -> None:
+        """Both [1, length, ...]. One token may be off by more: rounding can send it to another expert."""
+        found, expected = found[0].float(), expected[0].float()
+        apart = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
+        if not apart <= (1e-4 if self.dtype == torch.float32 else 5e-2):
             raise SpartaError(
                 f"base: {self._model.config.model_type!r} computes its logits in a way that is not supported "
-                f"(they are off by {float(apart):.1e}); use another base"
+                f"(they are off by {float(apart):.1e}); use another base, such as {WOULD_DO}"
             )
 
 
 def _sites(layer: nn.Module) -> dict[str, Site]:
     sites = {}
     for name, module in layer.named_modules():
-        if isinstance(module, nn.Linear):  # bitsandbytes' 4-bit layers are such too
+        # Bitsandbytes' 4-bit layers are linear, too; to one of many experts not all tokens go.
+        if isinstance(module, nn.Linear) and "experts" not in name.split("."):
             sites[name] = Site((name,), module.in_features, (module.out_features,), (module,), None)
     return sites
 
@@ -172,8 +209,12 @@ def _adapt(number: int, name: str, module: nn.Module, args: tuple[Tensor, ...], 
     if now is None or now.lora is None or name not in now.lora[0][number]:
         return output
     layers, routing = now.lora
-    site = layers[number][name]
-    return add_lora([output], args[0], site.a, site.b, routing, site.gain)[0]
+    site, x = layers[number][name], args[0]
+    rows = len(routing.slots)
+    if x.ndim == 2:  # experts that all tokens go to may get them one after another, [rows * length, in]
+        x = x.view(rows, -1, x.shape[-1])
+    (adapted,) = add_lora([output.view(*x.shape[:2], -1)], x, site.a, site.b, routing, site.gain)
+    return adapted.view(output.shape)
 
 
 def _attention(
@@ -185,18 +226,12 @@ def _attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     **others: Any,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Any]:
     """One of transformers' attention functions: q [rows, heads, length, head_dim] -> [rows, length, ...]."""
     now = _under_way.get()
     if now is None:
-        result: tuple[Tensor, None] = sdpa_attention_forward(
+        return observed.attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
-        )
-        return result
-    unknown = {name for name, value in others.items() if value is not None} - _UNDERSTOOD
-    if unknown:
-        raise SpartaError(
-            f"base: attention with {', '.join(sorted(unknown))} is not supported; use another base"
         )
     if scaling is not None:  # `mixing` scales by 1 / sqrt(head_dim)
         query = query * (scaling * math.sqrt(query.shape[-1]))

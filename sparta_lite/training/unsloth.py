@@ -19,6 +19,7 @@ from sparta_lite.engine.bank import Adapter
 from sparta_lite.engine.base import Request
 from sparta_lite.engine.model import computes
 from sparta_lite.engine.peft_io import scaling
+from sparta_lite.engine.support import windows
 from sparta_lite.errors import SpartaError
 
 ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral")
@@ -85,6 +86,8 @@ def load_model(request: Request) -> Any:
             f"base: with rotary positions of type {rotary!r} unsloth is not supported; set training.trainer "
             "to tribe"
         )
+    if any(windows(model.config)) and model.config.model_type != "mistral":
+        raise SpartaError("base: its windows are lost on unsloth's fast path; set training.trainer to tribe")
     if not computes(model.config):  # every pass would be Unsloth's, which knows of no batch of ours
         raise SpartaError(
             f"base: with the activation {model.config.hidden_act!r} unsloth is not supported; set "

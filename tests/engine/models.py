@@ -32,7 +32,7 @@ def save_model(config: PreTrainedConfig, path: Path, tokenizer_from: Path) -> Pa
         for name, parameter in model.named_parameters():
             if name.endswith("A_log"):  # states that last, and others that are soon forgotten
                 torch.nn.init.uniform_(parameter, -5.0, 1.0)
-            elif parameter.ndim == 1:
+            elif parameter.ndim == 1 or name.endswith("bias"):
                 torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     model.save_pretrained(path)
     for file in tokenizer_from.glob("*"):

@@ -11,22 +11,31 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine import attention
-from sparta_lite.engine.attention import additive, causal, choose_attention, masked
+from sparta_lite.engine.attention import additive, causal, choose_attention, masked, needs_no_mask
 from sparta_lite.engine.device import choose_device, choose_dtype
+from sparta_lite.engine.mixing import AttentionSpec
+from sparta_lite.engine.packing import Row, lay_out
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
 
-def textbook(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def textbook(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None = None, sinks: Tensor | None = None
+) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, head by head; query heads share key heads in order."""
     shared = q.shape[1] // k.shape[1]
     out = torch.empty_like(q)
     for row in range(len(q)):
         for head in range(q.shape[1]):
             scores = q[row, head] @ k[row, head // shared].T / math.sqrt(q.shape[-1])
-            weights = scores.masked_fill(~mask[row, 0], -math.inf).softmax(-1)
-            out[row, head] = weights @ v[row, head // shared]
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
+            scores = scores.masked_fill(~mask[row, 0], -math.inf)
+            if sinks is not None:
+                scores = torch.cat([scores, sinks[head].expand(len(scores), 1)], dim=-1)
+            out[row, head] = scores.softmax(-1)[:, : k.shape[2]] @ v[row, head // shared]
     return out
 
 
@@ -59,6 +68,65 @@ def test_flash_attn_gets_its_own_layout(
     expected = causal(*qkv)
     monkeypatch.setattr(attention, "_flash", lambda device, dtype: flash_attn_func)
     torch.testing.assert_close(causal(*qkv), expected)
+
+
+@pytest.mark.parametrize("window", [1, 3, 6, 7, 20])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+def test_windows_and_caps_go_to_flash_attn_as_it_names_them(
+    qkv: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, window: int, softcap: float | None
+) -> None:
+    """The stand-in counts a window as flash-attn does: tokens to the left, the query's own not among them."""
+
+    def flash_attn_func(
+        q: Tensor, k: Tensor, v: Tensor, causal: bool, window_size: tuple[int, int], softcap: float = 0.0
+    ) -> Tensor:
+        left, right = window_size
+        assert (causal, right) == (True, 0)
+        open_ = torch.ones(7, 7, dtype=torch.bool).tril().triu(-left).expand(2, 1, 7, 7)
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        return textbook(q, k, v, open_, softcap or None).transpose(1, 2)
+
+    q, k, v = qkv
+    spec = AttentionSpec(2, 8, window, softcap)
+    expected = WholeSequences([spec]).attend(0, q, k, v)
+    earlier = torch.ones(7, 7, dtype=torch.bool).tril().triu(1 - window).expand(2, 1, 7, 7)
+    torch.testing.assert_close(expected, textbook(q, k, v, earlier, softcap))
+    monkeypatch.setattr(attention, "_flash", lambda device, dtype: flash_attn_func)
+    assert needs_no_mask(q, spec)
+    torch.testing.assert_close(WholeSequences([spec]).attend(0, q, k, v), expected)
+
+
+def test_sinks_take_their_share_and_go_to_no_flash_attn(
+    qkv: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks = torch.tensor([-1.0, 0.0, 0.5, 2.0])
+    spec = AttentionSpec(2, 8, sinks=sinks)
+    monkeypatch.setattr(attention, "_flash", lambda device, dtype: pytest.fail)
+    assert not needs_no_mask(qkv[0], spec)
+    found = WholeSequences([spec]).attend(0, *qkv)
+    earlier = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+    torch.testing.assert_close(found, textbook(*qkv, earlier, None, sinks))
+
+
+def test_a_packed_rows_window_counts_in_positions_of_its_sequences() -> None:
+    """Two sequences of 5 and 6 tokens share their first 3: row, positions and mask by hand."""
+    dice = torch.Generator().manual_seed(5)
+    layout = lay_out([Row((1, 2, 3), ((4, 5), (6, 7, 8)))])
+    q, k, v = (torch.randn(1, heads, 8, 8, generator=dice) for heads in (4, 2, 2))
+    spec = AttentionSpec(2, 8, window=4)
+    found = layout.mixing([spec]).attend(0, q, k, v)
+    for places in ([0, 1, 2, 3, 4], [0, 1, 2, 5, 6, 7]):
+        alone = WholeSequences([spec]).attend(0, *(each[:, :, places] for each in (q, k, v)))
+        torch.testing.assert_close(found[:, :, places], alone)
+
+
+def test_what_is_unusual_is_recorded() -> None:
+    assert attention.choices([AttentionSpec(2, 8)]) == {}
+    layers = [AttentionSpec(2, 8, 512), AttentionSpec(2, 8), AttentionSpec(2, 8, 512, sinks=torch.ones(4))]
+    assert attention.choices(layers) == {
+        "windows": "512 tokens in 2 of 3 layers (flash-attn, else masks)",
+        "scores": "in memory, by torch, but in the steps of Triton's kernels (sinks)",
+    }
 
 
 def test_shared_key_heads_may_be_spelt_out(qkv: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.mixing import attention_spec
 from sparta_lite.engine.model import FusedDecoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
@@ -214,9 +215,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "infinity": (alter(lambda all: all[UP][0, 0].fill_(torch.inf)), f"the weight {UP} holds NaN or infinity"),
     "no chat template": (no_template, "the tokenizer has no chat template"),
     "no tokenizer": (no_tokenizer, "the tokenizer's files are missing"),
-    "sliding windows": (
-        edit("config.json", use_sliding_window=True, layer_types=["sliding_attention"] * 2, sliding_window=8),
-        "sliding-window attention is not supported",
+    "layers of an unknown kind": (
+        edit("config.json", layer_types=["full_attention", "chunked_attention"]),
+        "has layers of the kind chunked_attention",
     ),
     "quantised in another way": (
         edit("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
@@ -224,7 +225,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "positions that depend on the length": (
         edit("config.json", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
-        "'dynamic' are not supported",
+        "rotary positions of type 'dynamic', which change with the length",
     ),
 }
 
@@ -243,15 +244,11 @@ def test_a_base_that_cannot_serve_is_refused_with_its_reason(
     assert "\n" not in str(caught.value)
 
 
-def test_mistrals_sliding_window_is_refused(base_path: Path, tmp_path: Path) -> None:
-    path = save_model(MistralConfig(**SIZES, sliding_window=16), tmp_path, base_path)
-    with pytest.raises(SpartaError, match="sliding-window attention is not supported"):
-        load_base(path, CPU)
-
-
 def test_a_sliding_window_wider_than_the_context_is_none(base_path: Path, tmp_path: Path) -> None:
     path = save_model(MistralConfig(**SIZES, sliding_window=256), tmp_path, base_path)
-    assert load_base(path, CPU).context == 256
+    base = load_base(path, CPU)
+    assert base.context == 256
+    assert [attention_spec(mixer).window for mixer in base.decoder.mixers] == [None, None]
 
 
 def test_another_architecture_is_refused(base_path: Path, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.kernels import choice, lora, reference
 from sparta_lite.kernels.sampling import Sampling
 
+from .kin import Kins
+
+LENGTHS = [(1, "four"), (4, None), (9, "eight"), (30, "four"), (21, "eight"), (66, None), (3, "eight")]
 NAMES = ["ada", "ben", "cyd", None]
 SAMPLING = Sampling(temperature=1.5, top_k=0, top_p=1.0)
 STOPS = frozenset(range(0, 320, 7))
@@ -182,8 +185,8 @@ def from_tables(
     return [result[back].view(rows, length, -1) for result in results]
 
 
-def from_counts(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
-    return reference.newest_attention(q, keys[: len(q)], values[: len(q)], counts.tolist())
+def from_counts(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor, *more: Any) -> Tensor:
+    return reference.newest_attention(q, keys[: len(q)], values[: len(q)], counts.tolist(), *more)
 
 
 class Recorder:
@@ -230,6 +233,30 @@ def test_recorded_steps_draw_the_same(
     require_same(generate(base, bank, asked, SAMPLING, 12, 5), expected)
     assert 2 <= recorder.recorded <= 6  # of 5, 4, 2 and 1 places, with adapters and without
     assert recorder.replayed > 2 * recorder.recorded
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2, windows"])
+def test_recorded_steps_know_windows(kins: Kins, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A ring's entries, and how many of them count, come from the lengths on the device."""
+    kin = kins(name)
+    asked = [Prompt(adapter, tuple(range(9, 9 + length)), length) for length, adapter in LENGTHS]
+    expected = generate(kin.base, kin.bank, asked, SAMPLING, 12, 16)
+    recorder = Recorder(monkeypatch)
+    require_same(generate(kin.base, kin.bank, asked, SAMPLING, 12, 4), expected)
+    assert recorder.replayed > 2 * recorder.recorded
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss"])
+def test_a_step_of_windows_caps_and_sinks_in_tritons_kernels(
+    kins: Kins, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip("triton")
+    kin = kins(name)
+    asked = [Prompt("four", (1, 2, 3), 5), Prompt("eight", tuple(range(4, 13)), 6)]
+    expected = generate(kin.base, kin.bank, asked, SAMPLING, 4, 2)
+    monkeypatch.setattr(choice, "choose_kernels", lambda device, dtype: ("triton", "for this test"))
+    require_same(generate(kin.base, kin.bank, asked, SAMPLING, 4, 2), expected)
+    assert choice.failure() is None
 
 
 def test_a_step_made_of_tritons_kernels(base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:

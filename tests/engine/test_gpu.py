@@ -20,6 +20,8 @@ from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import DpoSettings, train
 from sparta_lite.training.packing import TokenizedPair
 
+from .kin import RANKS, Kins
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch sees none"),
@@ -71,6 +73,22 @@ def test_recorded_steps_draw_what_others_draw(
         )
     else:
         assert sum(map(operator.eq, found, expected)) > len(found) / 2
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2, windows", "gemma2", "gemma3_text", "gpt_oss"])
+def test_windows_caps_and_sinks_draw_the_same(kins: Kins, name: str) -> None:
+    """In recorded steps, too, where the base goes through a forward pass of our own."""
+    kin = kins(name)
+    base = load_base(kin.base.name, torch.device("cuda"))
+    adapters = [read_adapter(each, Path(kin.base.name) / "adapters" / each) for each in RANKS.values()]
+    bank = load_bank(base.decoder, adapters)
+    asked = [
+        Prompt(adapter, tuple(range(4, 4 + length)), length)
+        for length in (1, 4, 9, 30, 70)
+        for adapter in (*RANKS.values(), None)
+    ]
+    greedy = Sampling(temperature=0)
+    assert generate(base, bank, asked, greedy, 12, 4) == generate(kin.base, kin.bank, asked, greedy, 12, 4)
 
 
 def test_log_probabilities_are_the_same(base: Base, bank: Bank, card: tuple[Base, Bank]) -> None:

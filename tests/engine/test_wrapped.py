@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
-    CohereConfig,
-    Gemma2Config,
+    AutoTokenizer,
     GemmaConfig,
     GraniteConfig,
     Phi3Config,
@@ -20,10 +22,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from sparta_lite.engine.base import load_base
+from sparta_lite.engine.base import Quantization, Request, load_base
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.likelihood import Continuation, log_probabilities
-from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.peft_io import load_bank, new_adapter, read_adapter
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
@@ -32,6 +34,8 @@ from sparta_lite.training.dpo import DpoSettings, backward
 from sparta_lite.training.optim import trainable
 from sparta_lite.training.packing import TokenizedPair
 
+from .families import family
+from .kin import Kins
 from .models import SIZES, save_model
 
 CPU = torch.device("cpu")
@@ -151,21 +155,103 @@ def test_a_packed_pair_trains_on_it(paths: dict[str, tuple[Path, list[Path]]]) -
     assert measured[3:, 0].tolist() == pytest.approx([chosen, rejected], rel=1e-5)
 
 
-REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
-    "scaled logits": (GraniteConfig(**SIZES, logits_scaling=3.0), "computes its logits in a way"),
-    "scaled logits too": (CohereConfig(**SIZES, logit_scale=0.3), "computes its logits in a way"),
-    "softcapping": (
-        Gemma2Config(**SIZES, head_dim=16, layer_types=["full_attention"] * 2, sliding_window=8),
-        "attention with softcap is not supported",
-    ),
+def load_changed(path: Path, change: Callable[[Any], None]) -> None:
+    """A base whose modules do something else than its family."""
+
+    def loader(request: Request) -> tuple[Any, Any]:
+        model = AutoModelForCausalLM.from_pretrained(request.path, attn_implementation="sdpa")
+        change(model)
+        return model, AutoTokenizer.from_pretrained(request.path)
+
+    load_base(path, CPU, loader=loader)
+
+
+def look_further(model: Any) -> None:
+    """What flash-attention would be told of a window is not what the masks of the others say."""
+    model.model.layers[0].self_attn.sliding_window = 6
+
+
+def hide_the_window(model: Any) -> None:
+    model.model.layers[0].self_attn.sliding_window = None
+
+
+def mix_neighbours(model: Any) -> None:
+    """A layer that reaches to the token before, as a short convolution does."""
+    model.model.layers[1].mlp.register_forward_hook(
+        lambda module, given, output: output + output.roll(1, dims=1)
+    )
+
+
+def forget_the_far(model: Any) -> None:
+    """Only behind the window does it compute otherwise."""
+
+    def hook(module: Any, given: Any, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :9], -output[:, 9:]], dim=1)
+
+    model.model.layers[1].mlp.register_forward_hook(hook)
+
+
+def attend_twice(model: Any) -> None:
+    attention = model.model.layers[0].self_attn
+    forward = attention.forward
+    attention.forward = lambda **given: (forward(**given), forward(**given))[0]
+
+
+def attend_with_more(model: Any) -> None:
+    attention = model.model.layers[0].self_attn
+    attention.forward = partial(attention.forward, position_bias=torch.zeros(1))
+
+
+CHANGES: dict[str, tuple[Callable[[Any], None], str]] = {
+    "the masks say another window": (look_further, "layer 0 .* looks at other tokens than the newest 6"),
+    "only the masks say a window": (hide_the_window, "layer 0 .* looks at other tokens than the newest ones"),
+    "a token's neighbour": (mix_neighbours, "computes its logits in a way that is not supported"),
+    "what is far": (forget_the_far, "computes its logits in a way that is not supported"),
+    "two attentions in one layer": (attend_twice, "layer 0 of 'olmo3' attends more than once"),
+    "a bias on the scores": (attend_with_more, "attention with position_bias is not supported"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", CHANGES)
 def test_what_would_be_computed_otherwise_is_refused(base_path: Path, tmp_path: Path, name: str) -> None:
-    config, reason = REFUSED[name]
-    with pytest.raises(SpartaError, match=reason):
-        load_base(save_model(config, tmp_path, base_path), CPU)
+    change, reason = CHANGES[name]
+    path = save_model(family("olmo3"), tmp_path, base_path)
+    load_changed(path, lambda model: None)
+    with pytest.raises(SpartaError, match=reason) as caught:
+        load_changed(path, change)
+    assert "use another base, such as Qwen/Qwen3-8B" in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "gpt_oss", "qwen3_moe"])
+def test_roundings_are_no_reason_to_refuse(
+    base_path: Path, tmp_path: Path, name: str, quantization: Quantization
+) -> None:
+    """Even where they send a token to another expert."""
+    path = save_model(family(name), tmp_path, base_path)
+    base = load_base(path, CPU, torch.bfloat16, quantization)
+    bank = load_bank(base.decoder, [new_adapter("new", base.decoder, 4, 8.0, seed=1, base="")])
+    asked = [Prompt("new", tuple(range(5, 5 + length))) for length in (3, 70)]
+    answers = generate(base, bank, asked, Sampling(temperature=0), 4, places=2)
+    assert all(answer.ids for answer in answers)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "gpt_oss"])
+def test_a_model_of_windows_is_its_own_outside_of_our_passes(kins: Kins, name: str) -> None:
+    """With a padding mask, too, longer than the window, capped and with sinks; and when it generates."""
+    kin = kins(name)
+    ids = torch.arange(5, 29).view(2, 12)
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    with torch.no_grad(), kin.peft.disable_adapter():
+        found, expected = (model(ids, attention_mask=mask).logits for model in (kin.base.model, kin.peft))
+        torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-4, atol=1e-4)
+        answers = [
+            model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+            for model in (kin.base.model, kin.peft)
+        ]
+    assert torch.equal(*answers)
 
 
 def test_attention_scales_as_the_model_says(base_path: Path, tmp_path: Path) -> None:

@@ -142,6 +142,21 @@ def test_positions_that_it_would_stretch_are_refused(
         load_model(request)
 
 
+def test_windows_that_its_layers_do_not_have_are_refused(
+    base_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FastLanguageModel.from_pretrained
+
+    def narrow(name: str, **asked: Any) -> tuple[Any, Any]:
+        model, tokenizer = honest(name, **asked)
+        model.config.sliding_window, model.config.layer_types = 8, ["full_attention", "sliding_attention"]
+        return model, tokenizer
+
+    monkeypatch.setattr(FastLanguageModel, "from_pretrained", narrow)
+    with pytest.raises(SpartaError, match=r"windows are lost.*set training.trainer to tribe"):
+        load_base(base_path, torch.device("cpu"), loader=load_model)
+
+
 def test_an_activation_that_its_layers_do_not_have_is_refused(
     base_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
