@@ -46,7 +46,7 @@ from sparta_lite.campaign.store import Store
 from sparta_lite.campaign.tribe import tribe_names
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
-from sparta_lite.engine import nf4
+from sparta_lite.engine import attention, nf4
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, read_adapter
 from sparta_lite.engine.template import now as today
 from sparta_lite.errors import SpartaError
@@ -135,7 +135,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     spoilers = hostile(config, tribe)
     standing = begin(tribe, config.reputation.settings())
-    chosen = {**choices.reasons, **nf4.choices()}
+    chosen = {**choices.reasons, **attention.choices(resident.base.decoder.mixers), **nf4.choices()}
     now = {
         "device": str(choices.device),
         "threads": torch.get_num_threads(),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
+from sparta_lite.engine.experts import taken_for_experts
 from sparta_lite.engine.hub import CONFIG_FILE, WEIGHTS_FILE
 from sparta_lite.engine.loading import is_fault, reason
 from sparta_lite.engine.model import Decoder
@@ -96,15 +97,23 @@ def read_adapter(name: str, path: Path) -> AdapterFile:
 
 
 def new_adapter(name: str, decoder: Decoder, rank: int, alpha: float, seed: int, base: str) -> AdapterFile:
-    """An adapter on every linear module of ``decoder`` that changes nothing yet.
+    """An adapter on every linear module of ``decoder`` that it can name, which changes nothing yet.
 
     As PEFT starts one: A uniform in +-1/sqrt(in) (Kaiming's rule with a = sqrt(5)), B zero.
     Every number of A follows from seed, name and module alone.
     """
     weights = {}
+    others = taken_for_experts(
+        f"layers.{number}.{module}"
+        for number, layer in enumerate(decoder.layers)
+        for site in layer.sites.values()
+        for module in site.names
+    )
     for number, layer in enumerate(decoder.layers):
         for site in layer.sites.values():
             for module, width in zip(site.names, site.widths, strict=True):
+                if f"layers.{number}.{module}" in others:
+                    continue
                 where = random_key(seed, "new adapter", name, number, module)
                 counters = torch.arange(rank * site.inputs).view(rank, site.inputs)
                 a = (2 * uniforms(torch.full_like(counters, where), counters) - 1) / site.inputs**0.5

@@ -279,9 +279,13 @@ def kv_bytes(shape: Shape, number: int) -> int:
 
 
 def cache_bytes(shape: Shape, number: int, length: int) -> int:
-    """What one sequence of so many tokens keeps: keys and values, and the states of the delta rule."""
+    """What one sequence of so many tokens keeps: keys and values, no more of them than a layer's window has
+    tokens, and the states of the delta rule."""
     states = shape.delta.sequence_bytes(number) if shape.delta else 0
-    return min(length, shape.context) * kv_bytes(shape, number) + states
+    length = min(length, shape.context)
+    unseen = sum(max(0, length - window) for window in shape.windows)  # tokens, over all layers
+    token = 2 * shape.kv_heads * shape.head_dim * number
+    return (shape.attention_layers * length - unseen) * token + states
 
 
 def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int) -> dict[str, int]:
@@ -289,9 +293,12 @@ def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int)
     prefill = _forward(shape, work, min(fresh, places * prompt), moved=True)
     # Logits as they come, in fp32, and divided by the temperature; sorted where nothing cuts them off.
     logits = places * shape.vocabulary * (work.number + (48 if work.uncut else 12))
+    length = min(prompt + answer, shape.context)
+    prefill += min(fresh, places * prompt) * prompt * _scores(shape)
+    step = _forward(shape, work, places, moved=True) + places * length * _scores(shape)
     return {
-        "KV cache": places * cache_bytes(shape, work.number, prompt + answer),
-        "activations": max(prefill, logits, _forward(shape, work, places, moved=True)),
+        "KV cache": places * cache_bytes(shape, work.number, length),
+        "activations": max(prefill, logits, step),
     }
 
 
@@ -330,10 +337,20 @@ def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) 
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     mlp = (6 if moved else 4) * shape.inner + 3 * shape.hidden
     attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
-    live = max(mlp, attention) * work.number
+    live = max(tokens * mlp * work.number, tokens * attention * work.number + mask * _scores(shape))
     if shape.delta:
-        live = max(live, shape.delta.live_bytes(work.number) + 2 * shape.hidden * work.number)
-    return tokens * live + mask * (1 + work.number) + _unpacked(shape, work)
+        live = max(live, tokens * (shape.delta.live_bytes(work.number) + 2 * shape.hidden * work.number))
+    return live + mask * _mask(shape, work.number) + _unpacked(shape, work)
+
+
+def _mask(shape: Shape, number: int) -> int:
+    """Of a cell of attention's mask: as it is laid out and in numbers, and once more behind windows."""
+    return 1 + (2 if shape.windows else 1) * number
+
+
+def _scores(shape: Shape) -> int:
+    """Of a cell of attention's mask, where scores stand in memory: before and after each step."""
+    return 2 * 4 * shape.heads if shape.spelt_out else 0
 
 
 def _unpacked(shape: Shape, work: Work) -> int:
@@ -366,16 +383,23 @@ def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
         prompt, answers = work.prompt_and_answers
         share = 1.0 if one else max(prompt, answers) / work.packed  # of a fork, one part after the other
         flowing = max(flowing, int(share * shape.delta.again_bytes()) - 4 * shape.inner * number)
-    mask = rows * length * length * (number + 1)
-    layers = tokens * shape.hidden * number * shape.layers + tokens * kept
+    cells = rows * length * length
+    mask = cells * _mask(shape, number)
+    # Of a layer: what is kept of its tokens and, where scores stand in memory, of these: as the cap and as
+    # the mask left them, and as weights, in fp32 and in the base's dtype.
+    scores = (3 * 4 + number % 4) * shape.heads if shape.spelt_out else 0
+    layer = tokens * kept + cells * scores
+    layers = tokens * shape.hidden * number * shape.layers + layer
     if not sizes.checkpointing:
-        layers = tokens * kept * shape.layers
+        layers = layer * shape.layers
     if work.trainer == "trl":
         head = 2 * tokens * shape.vocabulary * number  # all logits and their gradient
     else:
         head = _HEAD_CHUNK * shape.vocabulary * 12 + 3 * tokens * shape.hidden * number
     casts = trained * number if number < 4 else 0
-    backward = layers + mask + max(tokens * flowing, head) + _unpacked(shape, work) + casts
+    backward = (
+        layers + mask + max(tokens * flowing, cells * _scores(shape), head) + _unpacked(shape, work) + casts
+    )
 
     # Training is in the bank itself or, where that waits in host memory, in a copy of the trained part that
     # the window makes room for. A trainer of one has a view of its own and the reference beside it.

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.engine.experts import taken_for_experts
 from sparta_lite.engine.hub import read_object
 from sparta_lite.engine.loading import reason, require_config, require_few_layers
+from sparta_lite.engine.support import windows
 from sparta_lite.errors import SpartaError
 
 UNPACKED = ("in_proj_a", "in_proj_b", "in_proj_ba", "shared_expert_gate")
@@ -101,6 +103,10 @@ class Shape:
     """Scales of 4-bit blocks are themselves held in 8 bits."""
     delta: DeltaShape | None = None
     """None: every layer has attention."""
+    windows: tuple[int, ...] = ()
+    """Tokens that each of the layers sees that do not see the whole context."""
+    spelt_out: bool = False
+    """Attention caps its scores or has sinks: they stand in memory."""
 
     @property
     def attention_layers(self) -> int:
@@ -185,7 +191,13 @@ def adapter_parameters(shape: Shape, adapters: Sequence[tuple[int, str | Sequenc
     """
     rank = max(rank for rank, _ in adapters)
     inside = [each for each in shape.linears if each.name.startswith("layers.")]
-    kinds = {each.name.split(".", 2)[2] for each in inside for _, targets in adapters if _is(each, targets)}
+    others = taken_for_experts(each.name for each in inside)
+    kinds = {
+        each.name.split(".", 2)[2]
+        for each in inside
+        for _, targets in adapters
+        if _is(each, targets) and not (targets == "all-linear" and each.name in others)
+    }
     adapted = [each for each in inside if _company(each.name.split(".", 2)[2]) & kinds]
     return rank * sum(each.inputs + each.outputs for each in adapted)
 
@@ -260,6 +272,9 @@ def _shape(model: Any, packing: dict[str, Any]) -> Shape:
         quantized=bool(packing.get("load_in_4bit")),
         doubly=bool(packing.get("bnb_4bit_use_double_quant", not packing)),
         delta=_delta(config),
+        windows=tuple(window for window in windows(config) if window),
+        spelt_out=bool(getattr(config, "attn_logit_softcapping", None))
+        or any(name.endswith(".sinks") for name, _ in model.named_parameters()),
     )
 
 

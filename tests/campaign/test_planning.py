@@ -305,17 +305,43 @@ class Live(TorchDispatchMode):
 Warm = tuple[Base, Bank, Config, Plan]
 
 
-@pytest.fixture(scope="module", params=["kept", "recomputed", "kept, delta rule", "recomputed, delta rule"])
+WIDER = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 512}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    # In the proportions of Qwen3.5, and with attention between, whose mask lives on.
+    "delta rule": (
+        "qwen3_5_text",
+        {
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+        },
+    ),
+    # In the last layer, which computes few states, there is nothing beside the masks.
+    "windows": (
+        "qwen2",
+        {
+            "num_hidden_layers": 3,
+            "use_sliding_window": True,
+            "sliding_window": 30,
+            "max_window_layers": 1,
+        },
+    ),
+    "capped": ("gemma2", {"sliding_window": 30}),
+}
+"""Bases that keep or compute something else than full attention does: family, and what is changed of it."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=["kept", "recomputed", *(f"{how}, {what}" for what in OTHERS for how in ("kept", "recomputed"))],
+)
 def warm(request: pytest.FixtureRequest, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Warm:
     """Batches large beside the weights, as on a card."""
-    how, _, hybrid = request.param.partition(", ")
-    if hybrid:
-        changes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 512}
-        heads = {"linear_key_head_dim": 16, "linear_value_head_dim": 16}  # in the proportions of Qwen3.5
-        kinds = ["linear_attention"] * 2
-        kinds.insert(1, "full_attention")  # whose mask lives on
-        config = family("qwen3_5_text", num_hidden_layers=3, layer_types=kinds, **changes, **heads)
-        base_path = save_model(config, tmp_path_factory.mktemp("hybrid"), base_path)
+    how, _, other = request.param.partition(", ")
+    if other:
+        kind, changes = OTHERS[other]
+        base_path = save_model(family(kind, **WIDER, **changes), tmp_path_factory.mktemp("base"), base_path)
     sets = [
         f"base={base_path}",
         "tribe.adapters=fresh-4",
