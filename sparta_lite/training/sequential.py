@@ -307,6 +307,7 @@ def _arguments(settings: DpoSettings, steps: int, scratch: str, view: Any) -> DP
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         num_train_epochs=1,
+        router_aux_loss_coef=0.0,  # else it would train adapters to spread tokens over frozen experts
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
         train_sampling_strategy="sequential",
