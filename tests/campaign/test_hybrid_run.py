@@ -6,18 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-from typer.testing import CliRunner
 
 from sparta_lite.campaign.config import load_config
-from sparta_lite.commands.app import app
 from sparta_lite.files import read_json, read_lines
 
 from ..engine.families import family
 from ..engine.models import save_model
-from .whole_runs import contents, whole_and_killed
+from .whole_runs import contents, require_exports, whole_and_killed
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +49,4 @@ def test_the_run_says_who_computes_and_how_the_base_is_held(runs: tuple[Path, Pa
 
 
 def test_an_adapter_leaves_for_peft_and_merged(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    base = load_config(runs[0] / "config.yaml").base
-    for form in ("peft", "merged"):
-        asked = ["export", str(runs[0]), "--adapter", "best", "--to", form, "--out", str(tmp_path / form)]
-        result = CliRunner().invoke(app, asked)
-        assert result.exit_code == 0, result.output
-    ids = torch.arange(10, 90)[None]
-    bare = AutoModelForCausalLM.from_pretrained(base).eval()
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
-    with torch.no_grad():
-        before = bare(ids).logits
-        expected = PeftModel.from_pretrained(bare, tmp_path / "peft").eval()(ids).logits
-        torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(before, expected, atol=1e-3)
+    require_exports(runs[0], tmp_path)

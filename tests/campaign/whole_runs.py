@@ -1,4 +1,4 @@
-"""A run that is killed in the middle of its phases and goes on, beside one that never was."""
+"""A run that is killed in the midst of its phases and goes on, beside one that never was; what leaves it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, PhaseProgress, TrainingStep
 from sparta_lite.campaign.loop import run
+from sparta_lite.commands.app import app
+from sparta_lite.engine.base import load_base
+from sparta_lite.engine.likelihood import Continuation, log_probabilities
+from sparta_lite.engine.peft_io import load_bank, read_adapter
 
 SAME = ("duels.jsonl", "judgments.jsonl", "reputation.json", "preferences.jsonl", "metrics.jsonl")
 KILLED_IN = ("generate", "judge", "train")
@@ -34,6 +42,26 @@ def whole_and_killed(settings: Mapping[str, Any], root: Path) -> tuple[Path, Pat
         _die_in(phase, config, killed)
     run(load_config(config), killed, True, lambda event: None)
     return whole, killed
+
+
+def require_exports(run: Path, out: Path) -> None:
+    """Export a run's best adapter in PEFT's form and merged: here, in PEFT and merged it is the same."""
+    for form in ("peft", "merged"):
+        asked = ["export", str(run), "--adapter", "best", "--to", form, "--out", str(out / form)]
+        result = CliRunner().invoke(app, asked)
+        assert result.exit_code == 0, result.output
+    ids = tuple(range(10, 90))
+    base = load_base(load_config(run / "config.yaml").base, torch.device("cpu"))
+    bank = load_bank(base.decoder, [read_adapter("best", out / "peft")])
+    asked_of = [Continuation(adapter, ids[:1], ids[1:]) for adapter in ("best", None)]
+    ours, before = log_probabilities(base, bank, asked_of, 128)
+    bare = AutoModelForCausalLM.from_pretrained(base.name, attn_implementation="eager").eval()
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged", attn_implementation="eager").eval()
+    for model in (PeftModel.from_pretrained(bare, out / "peft").eval(), merged):
+        with torch.no_grad():
+            table = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        torch.testing.assert_close(ours, table[range(len(ids) - 1), ids[1:]], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, ours, atol=1e-3)
 
 
 def _die_in(phase: str, config: Path, out: Path) -> None:
