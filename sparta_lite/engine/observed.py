@@ -27,7 +27,7 @@ _UNDERSTOOD = {
     "s_aux",
     "output_attentions",
 }
-_LONGEST = 16384  # tokens of a pass whose masks are looked at
+_LONGEST = 8200  # tokens of a pass whose masks are looked at
 _FEW = 8  # tokens of one that goes through all layers
 
 Specs = dict[int, AttentionSpec]

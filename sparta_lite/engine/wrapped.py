@@ -1,6 +1,6 @@
 """The forward pass of any causal language model of transformers, with our attention and adapters.
 
-``FusedDecoder`` computes four architectures on its own and faster; here transformers' own modules do the
+``FusedDecoder`` computes some architectures on its own and faster; here transformers' own modules do the
 work. Two seams are ours: attention goes through transformers' table of attention functions, and every
 linear layer adds the adapters' updates in a hook.
 """
@@ -82,6 +82,7 @@ class WrappedDecoder:
                 layer.get_submodule(name).register_forward_hook(partial(_adapt, number, name))
         config._attn_implementation = _NAME
         self._logits = observed.logits_of(config)
+        self._sparse = any(name.endswith(".experts") for name, _ in model.named_modules())
         self.mixers: Mixers = observed.observe(model)
         self._require_equal()
 
@@ -184,9 +185,10 @@ class WrappedDecoder:
             self._model.model.layers = self._blocks
 
     def _require_near(self, found: Tensor, expected: Tensor) -> None:
-        """Both [1, length, ...]. One token may be off by more: rounding can send it to another expert."""
+        """Both [1, length, ...]."""
         found, expected = found[0].float(), expected[0].float()
-        apart = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
+        each = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+        apart = each.median() if self._sparse else each.max()  # rounding can send one to another expert
         if not apart <= (1e-4 if self.dtype == torch.float32 else 5e-2):
             raise SpartaError(
                 f"base: {self._model.config.model_type!r} computes its logits in a way that is not supported "
