@@ -12,7 +12,8 @@ from sparta_lite.campaign.events import Planned
 from sparta_lite.campaign.planning import duration, gigabytes, summary
 from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.engine.pace import seconds, whole
-from sparta_lite.engine.plan import Plan, cache_bytes
+from sparta_lite.engine.phases import cache_bytes
+from sparta_lite.engine.plan import Plan
 from sparta_lite.engine.shape import weight_bytes
 
 _PARTS = ("adapters", "KV cache", "gradients", "optimizer", "activations")

@@ -22,8 +22,9 @@ from sparta_lite.engine.hub import CONFIG_FILE, local
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
 from sparta_lite.engine.pace import card, processor, whole
 from sparta_lite.engine.peft_config import read_settings
-from sparta_lite.engine.plan import Machine, Plan, Trainer, Usual, Work, plan
+from sparta_lite.engine.plan import Plan, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
+from sparta_lite.engine.work import Machine, Trainer, Usual, Work
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.unsloth import ARCHITECTURES
 

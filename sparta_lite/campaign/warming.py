@@ -14,7 +14,8 @@ from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.memory import is_out_of_memory
-from sparta_lite.engine.plan import Plan, corrected, longest_shared, planned
+from sparta_lite.engine.phases import longest_shared
+from sparta_lite.engine.plan import Plan, corrected, planned
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.kernels.choice import again
 from sparta_lite.kernels.sampling import Sampling

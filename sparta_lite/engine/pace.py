@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sparta_lite.engine.plan import Machine, Plan, Usual, Work
+from sparta_lite.engine.plan import Plan
 from sparta_lite.engine.shape import Shape, weight_bytes
+from sparta_lite.engine.work import Machine, Usual, Work
 
 _CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes a second; the makers' figures
     "RTX 3060": (12e9, 51e12, 360e9),

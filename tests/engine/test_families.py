@@ -20,7 +20,7 @@ from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.likelihood import Continuation, log_probabilities
 from sparta_lite.engine.packing import share
 from sparta_lite.engine.peft_io import load_bank, new_adapter, write_adapter
-from sparta_lite.engine.plan import cache_bytes
+from sparta_lite.engine.phases import cache_bytes
 from sparta_lite.engine.score import Span, expected_scores
 from sparta_lite.engine.shape import adapter_parameters, read_shape
 from sparta_lite.kernels.sampling import Sampling

@@ -13,8 +13,10 @@ from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.cache import Cache
 from sparta_lite.engine.hybrid import HybridDecoder
 from sparta_lite.engine.peft_io import load_bank, new_adapter
-from sparta_lite.engine.plan import Machine, cache_bytes, kv_bytes, plan
+from sparta_lite.engine.phases import cache_bytes, kv_bytes
+from sparta_lite.engine.plan import plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
+from sparta_lite.engine.work import Machine
 
 from .families import family
 from .test_plan import WORK

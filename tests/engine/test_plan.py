@@ -26,17 +26,8 @@ from transformers import (
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.pace import card, processor, seconds, whole
-from sparta_lite.engine.plan import (
-    Machine,
-    Plan,
-    Sizes,
-    Usual,
-    Work,
-    corrected,
-    longest_shared,
-    plan,
-    planned,
-)
+from sparta_lite.engine.phases import longest_shared
+from sparta_lite.engine.plan import Plan, corrected, plan, planned
 from sparta_lite.engine.shape import (
     Linear,
     Shape,
@@ -47,6 +38,7 @@ from sparta_lite.engine.shape import (
     sharing_pays,
     weight_bytes,
 )
+from sparta_lite.engine.work import Machine, Sizes, Usual, Work
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import base_path
 

@@ -17,7 +17,7 @@ from sparta_lite.campaign.settings.duels import (
 from sparta_lite.campaign.settings.inputs import POCKET, Baseline, Data, Tribe
 from sparta_lite.campaign.settings.learning import Evaluation, Training
 from sparta_lite.campaign.settings.section import NAME, PATH, Count, Few, Section, parse_memory
-from sparta_lite.engine.plan import Sizes
+from sparta_lite.engine.work import Sizes
 from sparta_lite.errors import SpartaError
 
 SIZES = {
