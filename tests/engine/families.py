@@ -124,6 +124,21 @@ FAMILIES: Mapping[str, tuple[Callable[..., PreTrainedConfig], Mapping[str, Any]]
 ODD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen2, windows": ("qwen2", {**QWENS, "num_key_value_heads": 1, "tie_word_embeddings": True}),
     "qwen3, windows of 3": ("qwen3", {**QWENS, "sliding_window": 3}),
+    "qwen3_moe, windows": (
+        "qwen3_moe",
+        {"use_sliding_window": True, "sliding_window": 5, "mlp_only_layers": []},
+    ),
+    "qwen3_5_text, kernels of 3, every second layer full, one key head, tied": (
+        "qwen3_5_text",
+        {
+            "linear_conv_kernel_dim": 3,
+            "full_attention_interval": 2,
+            "layer_types": None,
+            "num_key_value_heads": 1,
+            "linear_num_key_heads": 1,
+            "tie_word_embeddings": True,
+        },
+    ),
     "llama, one key head, tied": ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
     "mistral, a window longer than any prompt": ("mistral", {"sliding_window": 200, "head_dim": 12}),
     "gemma3_text, windows of 3, one key head, untied": (
