@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from sparta_lite.engine import base as loading
-from sparta_lite.engine.attention import causal
 from sparta_lite.engine.base import Base, Request, load_base
 from sparta_lite.engine.gguf_lora import write_gguf_lora
 from sparta_lite.engine.merging import merge_adapter
+from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.shape import read_shape
 from sparta_lite.errors import SpartaError
 
@@ -31,7 +31,8 @@ GENERATION = {"eos_token_id": [256, 257], "do_sample": False, "temperature": 0.9
 
 def logits(base: Base) -> Tensor:
     with torch.no_grad():
-        hidden = base.decoder.hidden(IDS, torch.arange(IDS.shape[1])[None], causal, None)
+        mixing = WholeSequences(base.decoder.mixers)
+        hidden = base.decoder.hidden(IDS, torch.arange(IDS.shape[1])[None], mixing, None)
         return base.decoder.logits(hidden)
 
 
