@@ -106,7 +106,7 @@ def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) 
     ``moved``: rows of several adapters. ``mask``: cells of attention's mask, which it takes in numbers.
     """
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    mlp = (6 if moved else 4) * shape.inner + 3 * shape.hidden
+    mlp = 6 * shape.inner + 4 * shape.hidden + 2 * key if moved else 4 * shape.inner + 3 * shape.hidden
     attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
     live = max(tokens * mlp * work.number, tokens * attention * work.number + mask * _scores(shape))
     if shape.delta:
