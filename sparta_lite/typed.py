@@ -103,7 +103,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise SpartaError(f"{path}: no such file") from error
+        raise SpartaError(f"{path}: no such file; restore it from a copy, or give another place") from error
     except OSError as error:
         raise SpartaError(f"{path}: {error.strerror or error}; give a file that can be read") from error
 

@@ -10,7 +10,7 @@ from sparta_lite.campaign.arena import judge_limit, question_limit
 from sparta_lite.campaign.baseline import require_learner
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
-from sparta_lite.campaign.planning import without_sizes
+from sparta_lite.campaign.planning import without_places, without_sizes
 from sparta_lite.campaign.provenance import digest, digest_of_value, hashes
 from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
@@ -63,7 +63,7 @@ def load_inputs(
     _require_room(config, resident.base, resident.chat)
     references = _references(config, instructions) if config.algorithm == "spin" else {}
     others: dict[str, object] = {
-        "config.yaml": _settings(config),
+        "config.yaml": without_sizes(config).model_dump(exclude_defaults=True),
         "instructions": instructions.texts,
         "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
     }
@@ -75,12 +75,8 @@ def load_inputs(
 
 
 def settings_digest(config: Config) -> str:
-    """That of ``Inputs.hashes`` of the settings alone."""
-    return digest_of_value(_settings(config))
-
-
-def _settings(config: Config) -> dict[str, object]:
-    return without_sizes(config).model_dump(exclude_defaults=True)
+    """SHA-256 of the settings without sizes of batches, and without where things stand."""
+    return digest_of_value(without_places(config).model_dump(exclude_defaults=True))
 
 
 def look_up(config: Config) -> tuple[Places, Instructions, tuple[Task, ...]]:

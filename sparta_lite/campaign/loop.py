@@ -28,7 +28,7 @@ from sparta_lite.campaign.events import (
     to_row,
 )
 from sparta_lite.campaign.hostility import hostile
-from sparta_lite.campaign.inputs import load_inputs
+from sparta_lite.campaign.inputs import load_inputs, settings_digest
 from sparta_lite.campaign.journals import Log, open_metrics
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.learning import learn
@@ -161,6 +161,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
             hashes=dict(inputs.hashes),
             date=date.isoformat(),
             started=started,
+            settings=settings_digest(config),
             files={store.config.name: vars(digest_of(settings.encode()))},
         )
     log = Log(store, store.events)

@@ -101,6 +101,12 @@ def without_sizes(config: Config) -> Config:
     return _with(config, dict.fromkeys(SIZES.values()), replace=True)
 
 
+def without_places(config: Config) -> Config:
+    """``without_sizes``, and without where base, adapters and data stand: those may be moved."""
+    places = {"base": "", "tribe.adapters": "", "data.path": "", "evaluation.paths": {}}
+    return _with(without_sizes(config), places, replace=True)
+
+
 def is_planned(config: Config) -> bool:
     """Whether no size is open."""
     return all(config.at(key) is not None for key in SIZES.values())

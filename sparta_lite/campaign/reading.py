@@ -34,8 +34,10 @@ class Settled:
 def recorded_config(store: Store) -> Config:
     """The settings of a run whose records are as they were written.
 
+    In the settings sizes of batches may be edited, and the places of what has been moved.
+
     Raises:
-        SpartaError: a file was changed since, sizes of batches in the settings apart, or is damaged.
+        SpartaError: a file was changed since, or is damaged.
     """
     config = load_config(store.config)
     record = store.read_run()
@@ -43,7 +45,7 @@ def recorded_config(store: Store) -> Config:
     if written is not None and written != digest_of_file(store.config):
         from sparta_lite.campaign.inputs import settings_digest  # slow to import
 
-        if settings_digest(config) != record.hashes.get(store.config.name):
+        if settings_digest(config) != record.settings:
             raise SpartaError(f"{store.config}: was changed since the run began; put it back")
     store.require_unchanged()
     return config

@@ -56,6 +56,8 @@ class RunRecord:
     hashes: dict[str, Sha256]
     """Of the run's inputs."""
     started: Moment
+    settings: Sha256 | None = None
+    """Of the settings alone, without what may be edited afterwards: see ``inputs.settings_digest``."""
     date: str | None = None
     """What a chat template takes for now, in ISO's form; None: an earlier version began the run."""
     finished: Moment | None = None

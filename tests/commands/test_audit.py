@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from sparta_lite.commands.app import app
 
+from ..run_files import forget_digests
+
 
 def call(*args: object, **given: Any) -> Result:
     return CliRunner().invoke(app, ["audit", *map(str, args)], prog_name="sparta-lite", **given)
@@ -101,7 +103,7 @@ def test_a_template_that_refuses_the_other_layout_leaves_that_comparison_out(
 
 
 def test_a_run_that_has_not_judged_is_refused(own_run: Path, tmp_path: Path) -> None:
-    young = Path(shutil.copytree(own_run, tmp_path / "young"))
+    young = forget_digests(Path(shutil.copytree(own_run, tmp_path / "young")))
     shutil.rmtree(young / "iteration-00")
     result = call(young, "--duels", 0)
     assert (result.exit_code, result.stdout) == (2, "")

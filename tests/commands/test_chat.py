@@ -18,6 +18,8 @@ from sparta_lite.commands.app import app
 from sparta_lite.commands.chat import _questions, _show
 from sparta_lite.errors import SpartaError
 
+from ..run_files import forget_digests
+
 QUESTION = "double 4"
 
 
@@ -26,6 +28,7 @@ def greedy(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run, as if it had answered greedily."""
     path = tmp_path_factory.mktemp("greedy") / "run"
     shutil.copytree(small_run, path)
+    forget_digests(path)
     config = yaml.safe_load((path / "config.yaml").read_text())
     config["generation"] |= {"temperature": 0.0, "max_new_tokens": 12, "system": "Be brief."}
     (path / "config.yaml").write_text(yaml.safe_dump(config))

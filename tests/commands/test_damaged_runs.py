@@ -412,11 +412,12 @@ def test_a_configuration_edited_by_hand_is_noticed(run: Path, was: str, edited: 
         assert_named(command, run, "config.yaml: was changed since the run began")
 
 
-def test_sizes_of_batches_may_be_edited(run: Path) -> None:
-    """No result depends on them."""
+def test_sizes_of_batches_and_places_may_be_edited(run: Path) -> None:
+    """No result depends on them: a base may stand elsewhere on another machine."""
     config = run / "config.yaml"
     config.write_text(re.sub(r"(?m)^batch_tokens: \d+$", "batch_tokens: 777", config.read_text()))
     assert "batch_tokens: 777" in config.read_text()
+    config.write_text(re.sub(r"(?m)^base: .*$", "base: /moved", config.read_text()))
     assert call("replay", run).exit_code == 0
 
 
