@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,70 @@ def test_what_is_missing_is_named(grid: Grid, tmp_path: Path) -> None:
         f"error: {root}: 1 of 12 runs are not finished (worse with seed 1); finish it first: "
         f"`sparta-lite ablate --resume --out '{root}'`\n"
     )
+
+
+DAMAGED: dict[str, tuple[Callable[[Any], object], str]] = {
+    # what is changed in summary.json, and what is said of it
+    "a row too few": (lambda s: s["rows"].pop(), "its table has not a row per arm"),
+    "rows of text": (lambda s: s.update(rows="none"), "rows is 'none'"),
+    "a mean of text": (lambda s: s["rows"][0].update(mean="high"), "rows.0.mean is 'high'"),
+    "too large a mean": (lambda s: s["rows"][0].update(mean=1e300), "rows.0.mean is 1e+300"),
+    "half an interval": (lambda s: s["rows"][1].update(low=None), "an interval in its table has one end"),
+    "no verdict": (lambda s: s["rows"][1].update(verdict=""), "rows.1.verdict"),
+    "no arms": (lambda s: s["arms"].clear(), "is older than the last arms"),
+    "an arm without runs": (lambda s: s["arms"][1]["runs"].clear(), "the runs of better are not"),
+    "a run elsewhere": (lambda s: s["arms"][1]["runs"][0].update(run="/etc"), "the runs of better are not"),
+    "a run without tasks": (lambda s: s["arms"][1]["runs"][0].update(tasks=[]), "arms.1.runs.0.tasks"),
+    "another task": (lambda s: s["arms"][1]["runs"][0]["tasks"][0].update(task="x"), "by other tasks"),
+    "a point too few": (lambda s: s["arms"][1]["runs"][0]["tasks"][0]["mean"].pop(), "at other iterations"),
+    "phases of text": (lambda s: s["arms"][0]["runs"][0].update(phases={"judge": "3"}), "phases.judge is"),
+    "a warning of nobody": (lambda s: s["warnings"][0].update(runs={"nobody": 1}), "an arm has no name"),
+    "seeds of text": (lambda s: s.update(seeds="3"), "seeds is '3'"),
+    "another version": (lambda s: s.update(format=10**30), "not of this version's form, 2"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_summary_is_named(grid: Grid, tmp_path: Path, damage: str) -> None:
+    change, said = DAMAGED[damage]
+    path = grid.root / "summary.json"
+    before = path.read_bytes()
+    summary = json.loads(before)
+    change(summary)
+    path.write_text(json.dumps(summary))
+    try:
+        with pytest.raises(SpartaError, match="ablate --resume") as refused:
+            write_ablation_report(grid.root, tmp_path / "page.html")
+    finally:
+        path.write_bytes(before)
+    assert "summary.json: " in str(refused.value)
+    assert said in str(refused.value)
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 20_000,
+        "{}",
+        '{"format": 1}',
+        '{"format": 1, "paired": true, "seeds": 0, "arms": []}',
+        '{"format": 1, "paired": 1, "seeds": 3, "arms": []}',
+        '{"format": 1, "paired": true, "seeds": 3, "arms": [{"name": "a", "settings": []}]}',
+        json.dumps({"format": 1, "paired": True, "seeds": 1, "arms": [{"name": "../a", "settings": []}] * 2}),
+        json.dumps(
+            {"format": 1, "paired": True, "seeds": 1, "arms": [{"name": "first", "settings": []}] * 2}
+        ),
+    ],
+)
+def test_a_damaged_record_of_an_ablation_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ablation.json").write_text(text)
+    for command in (["report", str(tmp_path)], ["ablate", "--resume", "--out", str(tmp_path)]):
+        refused = CliRunner().invoke(app, command)
+        assert refused.exit_code == 2, refused.output
+        assert "ablation.json: " in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["ablation.json"]
 
 
 def test_nothing_heavy_is_loaded_to_look_at_files(grid: Grid, tmp_path: Path) -> None:
