@@ -126,7 +126,7 @@ def _checked(path: Path) -> bytes:
             f"{path}: not of this version's form, {FORMAT}; go on with the version that began the run"
         )
     record = parse(data, str(path))
-    if _SEAL in record and record[_SEAL] != _seal(record):
+    if (_SEAL in record or "files" in record) and record.get(_SEAL) != _seal(record):
         raise SpartaError(f"{path}: was changed since it was written; restore it from a copy")
     return data
 

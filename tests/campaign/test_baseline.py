@@ -18,6 +18,7 @@ from sparta_lite.campaign.baseline import learners, win_rates
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import RunStarted
 from sparta_lite.campaign.loop import run
+from sparta_lite.campaign.metrics import read_metric
 from sparta_lite.campaign.records import Judgment
 from sparta_lite.campaign.store import Store
 from sparta_lite.combat import Duel, Preference
@@ -26,6 +27,8 @@ from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_json, read_lines
 from sparta_lite.pocket import items
 from sparta_lite.training.phase import batches
+
+from ..run_files import evaluation, task_figures
 
 BETA, BATCH = 0.1, 2
 Make = Callable[[str], Store]
@@ -221,14 +224,12 @@ def test_the_budget_is_written_down(made: Make, algorithm: str, expected: dict[s
 def test_the_best_healthy_adapter_at_the_start_learns(tiny_config: Path) -> None:
     def learner(*sets: str) -> tuple[str, ...]:
         tasks = [
-            {"judged": False, "accuracy": {"ada": 0.5, "ben": 0.5, "cyd": 0.75}},
-            {"judged": True, "accuracy": {"ada": 5.5, "ben": 7.75, "cyd": 9.1}},
+            task_figures("marked", {"ada": 0.5, "ben": 0.5, "cyd": 0.75}),
+            task_figures("judged", {"ada": 5.5, "ben": 7.75, "cyd": 9.1}, judged=True),
         ]
-        later = [{"judged": False, "accuracy": {"ada": 1.0, "ben": 0.0, "cyd": 0.0}}]
-        rows = [
-            {"kind": "evaluation", "iteration": 0, "tasks": tasks},
-            {"kind": "evaluation", "iteration": 1, "tasks": later},
-        ]
+        later = [task_figures("marked", {"ada": 1.0, "ben": 0.0, "cyd": 0.0})]
+        measured = [evaluation(0, tasks), evaluation(1, later)]
+        rows = [read_metric(json.dumps(row).encode(), "metrics.jsonl") for row in measured]
         config = load_config(tiny_config, ["algorithm=spin", *sets])
         arena: Any = SimpleNamespace(
             config=config, tribe=("ada", "ben", "cyd"), metrics=SimpleNamespace(rows=rows)

@@ -129,7 +129,8 @@ def test_what_a_process_killed_at_once_has_left_is_in_nobodys_way(
     """As far as its record: with it, finished adapters are kept."""
     (tmp_path / ".forge.json.partial").write_text("{")
     forge_tribe(plan, tmp_path)
-    assert (tmp_path / "forge.json").read_bytes() == (forged[0] / "forge.json").read_bytes()
+    ours, theirs = (json.loads((root / "forge.json").read_text()) for root in (tmp_path, forged[0]))
+    assert {**ours, "date": None} == {**theirs, "date": None}
     for text in ("[]", "{}", "[" * 20_000, "\ud7ff{"):
         (tmp_path / "forge.json").write_text(text)
         with pytest.raises(SpartaError, match=r"forge\.json: .*the file was changed or is damaged"):

@@ -17,6 +17,7 @@ from sparta_lite.campaign.config import Config
 from sparta_lite.campaign.events import Evaluated, Event, PhaseStarted, Scored
 from sparta_lite.campaign.examining import Sheet
 from sparta_lite.campaign.intervals import bootstrap, wilson
+from sparta_lite.campaign.journals import open_metrics
 from sparta_lite.campaign.measuring import evaluate
 from sparta_lite.campaign.store import Store
 from sparta_lite.campaign.tasks import held_out
@@ -25,7 +26,7 @@ from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import Journal, read_lines
+from sparta_lite.files import read_lines
 
 QUESTIONS = tuple(
     Question(f"What is {n} and {n}?", str(2 * n), "even" if n % 2 == 0 else "odd") for n in range(6)
@@ -159,7 +160,7 @@ def make_arena(tiny_base: Base, adapter_paths: dict[str, Path], tmp_path: Path) 
             chat=Chat(tiny_base.tokenizer, None, "turns", "Score it."),
             instructions=(),
             tasks=(Task("marked", QUESTIONS, long), Task("judged", QUESTIONS[:3], None)),
-            metrics=Journal(store.metrics),
+            metrics=open_metrics(store),
         )
 
     return make
@@ -251,10 +252,10 @@ def test_the_bare_base_is_asked_once(make_arena: MakeArena) -> None:
     assert [event.total for event in told if isinstance(event, PhaseStarted)] == [4 * 9, 3 * 9]
     first, second = arena.metrics.rows
     # Nobody has learned anything in between; who is read beside whom rounds a score in another way.
-    for before, after in zip(first["tasks"], second["tasks"], strict=True):
-        assert after["accuracy"] == pytest.approx(before["accuracy"], abs=1e-6)
-        assert after["base"] == before["base"]
-    assert second["iteration"] == 1
+    for before, after in zip(first.tasks, second.tasks, strict=True):
+        assert after.accuracy == pytest.approx(before.accuracy, abs=1e-6)
+        assert after.base == before.base
+    assert second.iteration == 1
 
 
 def test_an_answer_that_no_judge_could_score_is_no_number(make_arena: MakeArena) -> None:

@@ -20,10 +20,11 @@ from sparta_lite.campaign import loop
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.events import Evaluated, RunStarted
 from sparta_lite.campaign.learning import learn
-from sparta_lite.campaign.store import FORMAT, Store
 from sparta_lite.commands.app import app
 from sparta_lite.errors import SpartaError
-from sparta_lite.files import read_json
+from sparta_lite.files import read_json, write_json
+
+from ..run_files import run_record
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +121,7 @@ def test_only_runs_that_are_not_finished_need_their_adapters(
     given = ["--vary", "tribe.adapters=old,new", "--seeds", "1", "--out", "there"]
     call(*given)
     old = next(grids[0].runs())
-    Store(old.path).update_run(format=FORMAT, status="finished")
+    write_json(old.path / "run.json", run_record())
     shutil.rmtree(tmp_path / "old")
     assert "it ends here" in call("--resume", "--out", "there").stderr
     assert "it ends here" in call("--resume", *given).stderr

@@ -279,6 +279,7 @@ WRONG: dict[str, tuple[str, int, Callable[[Any], object], str]] = {
     "a status of a number": ("run.json", 0, lambda r: r.update(status=3), "status is 3"),
     "a start in no year": ("run.json", 0, lambda r: r.update(started=1e20), "started is 1e+20"),
     "no start": ("run.json", 0, lambda r: r.pop("started"), "lacks started"),
+    "digests of nothing": ("run.json", 0, lambda r: r.update(files={}), "was changed since it was written"),
 }
 
 
