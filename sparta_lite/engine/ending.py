@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from sparta_lite.engine.template import Template, TurnsError, pieces, slot
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shown
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,16 @@ def notices(model: Any, tokenizer: Any, ending: Ending) -> tuple[str, ...]:
 
 
 def _named(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Raises SpartaError where something else than tokens is named. Below 0 there is none: some say so."""
     found: set[int] = set()
     for named in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        found.update([named] if isinstance(named, int) else named or [])
+        ids = named if isinstance(named, list | tuple) else [] if named is None else [named]
+        if not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
+            raise SpartaError(
+                f"base: eos_token_id is {shown(named)}, which is no token; correct generation_config.json or "
+                "config.json"
+            )
+        found.update(each for each in ids if each >= 0)
     return frozenset(found)
 
 

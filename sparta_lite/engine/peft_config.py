@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from sparta_lite.engine.hub import CONFIG_FILE, read_object
 from sparta_lite.engine.patterns import Patterns
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shortened, shown
 
 # What each setting that changes the arithmetic means, and what makes plain LoRA of it.
 _CONVERT = "make plain LoRA of it with PEFT's save_as_lora"
@@ -217,11 +217,11 @@ def read_settings(path: Path, where: str) -> LoraSettings:
         alpha=_alpha(where, "lora_alpha", raw.get("lora_alpha")),
         rslora=rslora,
         ranks={
-            key: _rank(where, f"rank_pattern of {key!r:.40}", value)
+            key: _rank(where, f"rank_pattern of {shown(key, 40)}", value)
             for key, value in _pattern(raw, "rank_pattern", where)
         },
         alphas={
-            key: _alpha(where, f"alpha_pattern of {key!r:.40}", value)
+            key: _alpha(where, f"alpha_pattern of {shown(key, 40)}", value)
             for key, value in _pattern(raw, "alpha_pattern", where)
         },
         targets=targets,
@@ -231,12 +231,6 @@ def read_settings(path: Path, where: str) -> LoraSettings:
         residual=residual,
         raw=_written(raw, residual),
     )
-
-
-def shown(value: object) -> str:
-    """A foreign value in a message."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a number of many digits"
-    return text if len(text) <= 50 else f"{text[:47]}..."
 
 
 def _refuse_others(raw: Mapping[str, Any], where: str) -> None:
@@ -249,7 +243,7 @@ def _refuse_others(raw: Mapping[str, Any], where: str) -> None:
         if isinstance(value, str) or _TOLD.search(setting):
             continue
         raise SpartaError(
-            f"{where}: {shown(setting)[1:-1]} = {shown(value)} is not supported: unknown, it may change the "
+            f"{where}: {shortened(setting)} = {shown(value)} is not supported: unknown, it may change the "
             f"arithmetic; if it only tells how the adapter was made, delete it from {CONFIG_FILE}"
         )
 

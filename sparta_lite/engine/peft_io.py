@@ -21,7 +21,7 @@ from sparta_lite.engine.loading import is_fault, reason
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_config import LoraSettings, read_settings
 from sparta_lite.engine.residual import require_residual
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shortened
 from sparta_lite.files import write_bytes, write_json, write_whole
 from sparta_lite.kernels.sampling import uniforms
 from sparta_lite.randomness import key as random_key
@@ -246,7 +246,7 @@ def _pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tenso
     for key, tensor in tensors.items():
         if _UNUSED.search(key):
             continue
-        match, named = _KEY.match(key), key if len(key) <= 100 else f"{key[:97]}..."
+        match, named = _KEY.match(key), shortened(key, 100)
         if match is None:
             advice = next((each for found, each in _ADVICE if re.search(found, key)), "give plain LoRA")
             raise SpartaError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from sparta_lite.engine.bank import Adapter
 from sparta_lite.engine.base import Request
+from sparta_lite.engine.loading import reason
 from sparta_lite.engine.model import computes
 from sparta_lite.engine.peft_io import scaling
 from sparta_lite.engine.support import windows
@@ -76,9 +77,9 @@ def load_model(request: Request) -> Any:
     except SpartaError:
         raise
     except Exception as error:  # what can go wrong here is as wide as transformers
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        place = request.source or request.path
         raise SpartaError(
-            f"base: unsloth cannot load {request.path}: {lines[0]}; set training.trainer to tribe"
+            f"base: unsloth cannot load {place}: {reason(error)}; set training.trainer to tribe"
         ) from error
     rotary = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rotary not in _ROTARY:

@@ -214,6 +214,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         write("generation_config.json", "[1]"),
         "generation_config.json holds no JSON object but list",
     ),
+    "an end that is a text": (
+        edit("generation_config.json", eos_token_id="x"),
+        "eos_token_id is 'x', which is",
+    ),
+    "an end that is a fraction": (
+        edit("generation_config.json", eos_token_id=[1.5]),
+        r"eos_token_id is \[1.5\]",
+    ),
+    "an end below zero": (edit("generation_config.json", eos_token_id=-1), ""),
     "settings of generation: impossible": (
         edit("generation_config.json", max_new_tokens=-3),
         "max_new_tokens",

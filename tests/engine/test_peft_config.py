@@ -123,17 +123,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "alphas: text": ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern of 'q_proj' must be a finite number"),
     "alphas: zero": ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern of 'q_proj' must be a finite number"),
     "alphas: infinite": ({"alpha_pattern": {"q_proj": float("inf")}}, "must be a finite number other than 0"),
-    "rank true": ({"r": True}, "the rank r must be a positive whole number, not True"),
+    "rank true": ({"r": True}, "the rank r must be a positive whole number, not true"),
     "rank negative": ({"r": -8}, "the rank r must be a positive whole number, not -8"),
     "rank without end": (
         {"r": LONG},
-        "the rank r must be a positive whole number, not a number of many digits",
+        "the rank r must be a positive whole number, not a number of 4001 digits",
     ),
     "rank a fraction": ({"r": 8.0}, "the rank r must be a positive whole number, not 8.0"),
-    "alpha true": ({"lora_alpha": True}, "lora_alpha must be a finite number other than 0, not True"),
+    "alpha true": ({"lora_alpha": True}, "lora_alpha must be a finite number other than 0, not true"),
     "alpha without end": (
         {"lora_alpha": LONG},
-        "lora_alpha must be a finite number.* a number of many digits",
+        "lora_alpha must be a finite number.* a number of 4001 digits",
     ),
     "alpha beyond float32": ({"lora_alpha": 1e39}, "lora_alpha must be a finite number other than 0"),
     "rank-stabilised in words": ({"use_rslora": "yes"}, "use_rslora must be true or false, not 'yes'"),
@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no kind of adapter": ({"peft_type": None}, r"does not describe a LoRA adapter \(no peft_type\)"),
     "many experts": ({"num_experts": 4}, "num_experts = 4 is not supported: unknown"),
     "a scale of its own": ({"scaling": 2.0}, "scaling = 2.0 is not supported: unknown"),
-    "a switch": ({"use_moe": True}, "use_moe = True is not supported: unknown"),
+    "a switch": ({"use_moe": True}, "use_moe = true is not supported: unknown"),
 }
 
 
