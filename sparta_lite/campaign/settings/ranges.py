@@ -54,7 +54,8 @@ def _allowed(field: FieldInfo, kinds: list[Any]) -> str:
     if choice := words(field):
         return ", ".join(map(repr, choice[:-1])) + f" or {choice[-1]!r}"
     if int in kinds or float in kinds:
-        return f"a {'whole number' if int in kinds else 'number'} from {range_of(field)}"
+        ends = range_of(field)
+        return f"a {'whole number' if int in kinds else 'number'}" + (f" from {ends}" if ends else "")
     if bool in kinds:
         return "true or false"
     if any(get_origin(kind) is list for kind in kinds):
