@@ -119,7 +119,7 @@ def test_trl_and_tribe_train_the_same_over_a_wrapped_base(
     bank.restore(start)
     _, theirs = trl(kin.base, bank, pairs[:6], SETTINGS)
     alike(ours, theirs, 1e-4)
-    assert distance(bank.snapshot(), end) < 3e-3 * distance(start, end)
+    assert distance(bank.snapshot(), end) < 1e-2 * distance(start, end)
 
 
 def test_a_loss_that_trl_lacks_is_refused(base: Base, bank: Bank, pairs: list[TokenizedPair]) -> None:
