@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.engine.gguf_base import gguf_file, unpack
 from sparta_lite.errors import SpartaError
 
 CONFIG_FILE = "adapter_config.json"
@@ -83,12 +84,16 @@ def cached(repository: str, name: str) -> bool:
 
 
 def local(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:
-    """``source`` itself where it is a directory, else the hub repository of that name, downloaded.
+    """``source`` itself where it is a directory, a GGUF file unpacked, else the hub repository of that
+    name, downloaded.
 
     Raises:
-        SpartaError: see ``download``.
+        SpartaError: see ``download`` and ``gguf_base.unpack``.
     """
     path = Path(source)
+    packed = gguf_file(source)
+    if packed is not None:
+        return unpack(packed)
     return path if path.is_dir() else download(str(source), patterns)
 
 
