@@ -81,7 +81,8 @@ def test_a_changed_record_is_noticed(runs: dict[str, Path]) -> None:
         file = random.choice(
             [path for path in run.rglob("*.json*") if "iteration-00/adapters" not in str(path)]
         )
-        if not damage(file, random.choice(KINDS), number):
+        before = file.read_bytes()
+        if not damage(file, random.choice(KINDS), number) or _says_the_same(before, file):
             return "no damage"
         # Adapters are looked at by whoever loads all of them.
         arguments = random.choice(WRITING[1:3] if "adapters" in file.parts else (*READING[2:], *WRITING))
@@ -104,6 +105,16 @@ def test_rules_at_the_ends_of_their_ranges(runs: dict[str, Path]) -> None:
             return command(["replay", str(runs["finished"]), "--json", *sets])
 
     fuzz("rules", 100, attempt)
+
+
+def _says_the_same(before: bytes, after: Path) -> bool:
+    """Whether a run's record, which vouches for its content and not for its bytes, is still the same."""
+    if after.name != "run.json":
+        return False
+    try:
+        return bool(json.loads(before) == json.loads(after.read_bytes()))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _require_same(before: Path, after: Path) -> None:
