@@ -22,6 +22,10 @@ class Sampling:
     """Ids from here on are never drawn; 0: all may be."""
 
 
+PLAIN = Sampling(temperature=1.0, top_k=0, top_p=1.0)
+"""The model's own distribution."""
+
+
 def uniforms(keys: Tensor, counters: Tensor) -> Tensor:
     """Counter-based uniform numbers in [0, 1): splitmix64's output function of key + counter * gamma.
 
@@ -41,6 +45,35 @@ def uniforms(keys: Tensor, counters: Tensor) -> Tensor:
 
 def _logical_shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+    """The probabilities with which ``choose`` draws each token.
+
+    Args:
+        logits: [rows, vocabulary], any floating dtype.
+        sampling: all of the mass is on the most probable token when its temperature is 0.
+
+    Returns:
+        float64 [rows, vocabulary]; each row sums to 1 where its logits are finite, else it holds NaN.
+    """
+    if sampling.temperature == 0:
+        chosen = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device)
+        chosen.scatter_(1, logits.argmax(dim=-1, keepdim=True), 1.0)
+        return chosen.masked_fill_(logits.isnan().any(dim=-1, keepdim=True), torch.nan)
+    logits = logits.float() / sampling.temperature
+    vocabulary = logits.shape[-1]
+    cut = 0 < sampling.top_k < vocabulary
+    if not cut and sampling.top_p == 1:
+        return logits.softmax(dim=-1).double()
+    logits, tokens = logits.topk(sampling.top_k if cut else vocabulary, dim=-1)  # both [rows, kept]
+    chances = logits.softmax(dim=-1).double()
+    if sampling.top_p < 1:
+        before = chances.cumsum(dim=-1) - chances
+        chances = chances.masked_fill(before >= sampling.top_p, 0.0)
+        chances = chances / chances.sum(dim=-1, keepdim=True)
+    whole = chances.new_zeros(chances.shape[0], vocabulary)
+    return whole.scatter_(1, tokens, chances)
 
 
 def choose(logits: Tensor, sampling: Sampling, keys: Tensor, counters: Tensor) -> Tensor:

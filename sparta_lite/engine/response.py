@@ -8,7 +8,7 @@ from typing import Literal
 from sparta_lite.typed import Count, Number
 
 Stop = Literal["end-of-turn", "length", "context", "text", "reference"]
-Failure = Literal["too long", "no score", "not finite"]
+Failure = Literal["too long", "no score", "no verdict", "not finite"]
 
 
 @dataclass(frozen=True)

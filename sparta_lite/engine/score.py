@@ -18,7 +18,7 @@ from sparta_lite.engine.packing import share
 from sparta_lite.engine.passes import hidden_states, in_batches
 from sparta_lite.engine.response import Failure, Response
 from sparta_lite.engine.verdict_text import parse_score
-from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.kernels.sampling import PLAIN, Sampling, distribution
 
 Span = tuple[int, int]
 """The first token, and the one behind the last."""
@@ -35,6 +35,9 @@ class Score:
     """Probability that the judge gives any score at all; in sampled rounds the share that parsed."""
     logprob: float | None = None
     """log p(response | what stands before it) under the judge, over all its tokens; None: not taken."""
+    prefix: float | None = None
+    """log p(forced prefix) under the judge, at temperature 1 with nothing cut off: whether it would have
+    begun a verdict by itself. None where the prefix is not forced."""
 
 
 @torch.no_grad()
@@ -48,13 +51,16 @@ def expected_scores(
     progress: Progress | None = None,
     on_shrink: OnShrink | None = None,
     responses: Sequence[Span | None] | None = None,
+    sampling: Sampling = PLAIN,
+    minimum_prefix: float = 0.0,
 ) -> list[Score]:
     """The expected score over 1..10 of every judge prompt, from one forward pass each.
 
     The forced prefix is followed by the token of 1; the last position but one holds the
-    distribution over the first digit, the last one tells 10 from 1. It is the limit of the
-    paper's mean over many sampled rounds. What two prompts of one judge have in common at their
-    beginning, those of the two responses of a duel above all, is computed once.
+    distribution over the first digit, the last one tells 10 from 1. It is the limit of the mean over
+    many rounds that begin with the prefix and are sampled with ``sampling``. What two prompts of one
+    judge have in common at their beginning, those of the two responses of a duel above all, is
+    computed once.
 
     Args:
         base: the resident base.
@@ -68,9 +74,12 @@ def expected_scores(
         on_shrink: told when memory ran out and passes are smaller from now on.
         responses: where in each prompt, behind its first token, a response stands whose log-probability
             under the judge is wanted as well; None: nowhere.
+        sampling: with which the rounds would be drawn, whose limit is taken.
+        minimum_prefix: a judge that would begin with the forced prefix with less than this probability
+            has failed, which is no vote.
     """
     papers = [
-        _Paper(prompt.adapter, (*prompt.ids, *tokens.prefix, tokens.digits[0]), response)
+        _Paper(prompt.adapter, (*prompt.ids, *tokens.prefix, tokens.digits[0]), len(tokens.prefix), response)
         for prompt, response in zip(prompts, responses or [None] * len(prompts), strict=True)
     ]
     # One judge reading one text twice cannot differ, whatever is wanted of it beside the score.
@@ -92,16 +101,19 @@ def expected_scores(
         hidden = hidden_states(base, bank, [rows[index] for index in batch], following, keep)
         hidden = hidden.flatten(0, 1)  # [rows * most, hidden]
         starts = [place * most + start for _, place, start in found]
-        chances = _chances(base, hidden, starts, tokens)
-        mass = chances.sum(1)
-        means = (chances * torch.tensor(SCORES, dtype=torch.float64)).sum(1) / mass
-        logprobs = _response_logprobs(
-            base, hidden, [(start + 2, paper) for (paper, *_), start in zip(found, starts, strict=True)]
+        chances = _chances(base, hidden, starts, tokens, sampling)
+        mass = chances.sum(1).clamp(max=1.0)  # rounding may have added to it
+        means = (chances * torch.tensor(SCORES, dtype=torch.float64)).sum(1) / chances.sum(1)
+        prefixes = _logprobs(base, hidden, [(start + 2, tokens.prefix) for start in starts])
+        behind = [start + 2 + len(tokens.prefix) for start in starts]
+        logprobs = _logprobs(
+            base, hidden, [(at, paper.answer) for (paper, *_), at in zip(found, behind, strict=True)]
         )
-        for (paper, *_), mean, total, logprob in zip(
-            found, means.tolist(), mass.tolist(), logprobs, strict=True
+        for (paper, *_), mean, total, prefix, logprob in zip(
+            found, means.tolist(), mass.tolist(), prefixes, logprobs, strict=True
         ):
-            scores[paper] = replace(_verdict(mean, total, minimum_mass), logprob=logprob)
+            given = _verdict(mean, total, minimum_mass, prefix, minimum_prefix)
+            scores[paper] = replace(given, logprob=logprob)
         if progress:
             progress(len(found), sum(rows[index][1].length for index in batch))
 
@@ -122,16 +134,27 @@ class _Paper:
     adapter: str | None
     ids: tuple[int, ...]
     """The judge's prompt, the forced prefix and the token of 1."""
+    forced: int
+    """Tokens of the forced prefix."""
     response: Span | None = field(compare=False)
 
     @property
     def states(self) -> list[int]:
-        """Positions of the wanted states: before and at the token of 1, and before each of the response."""
-        ends = [len(self.ids) - 2, len(self.ids) - 1]
-        return ends if self.response is None else [*ends, *range(self.response[0] - 1, self.response[1] - 1)]
+        """Positions of the wanted states: before and at the token of 1, before each token of the prefix, and
+        before each of the response."""
+        one = len(self.ids) - 1
+        first, last = self.response or (0, 0)
+        return [one - 1, one, *range(one - self.forced - 1, one - 1), *range(first - 1, last - 1)]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Tokens of the response whose log-probability is wanted."""
+        return () if self.response is None else self.ids[slice(*self.response)]
 
 
-def _chances(base: Base, hidden: Tensor, starts: Sequence[int], tokens: ScoreTokens) -> Tensor:
+def _chances(
+    base: Base, hidden: Tensor, starts: Sequence[int], tokens: ScoreTokens, sampling: Sampling
+) -> Tensor:
     """Probabilities of the scores 1 to 10, float64 [papers, 10] on the CPU.
 
     Args:
@@ -139,43 +162,35 @@ def _chances(base: Base, hidden: Tensor, starts: Sequence[int], tokens: ScoreTok
         hidden: [states, hidden].
         starts: per paper, which state stands before its token of 1; the next one stands at it.
         tokens: how the tokenizer writes scores.
+        sampling: of the rounds.
     """
     before = torch.tensor(starts, device=hidden.device)
-    first = base.decoder.logits(hidden[before]).float().softmax(-1)  # [papers, vocabulary]
-    digits = first[:, list(tokens.digits)].double().cpu()
+    first = distribution(base.decoder.logits(hidden[before]), sampling)  # [papers, vocabulary]
+    digits = first[:, list(tokens.digits)].cpu()
     if len(tokens.ten) == 1:
-        ten = first[:, tokens.ten[0]].double().cpu()
+        ten = first[:, tokens.ten[0]].cpu()
     else:
-        second = base.decoder.logits(hidden[before + 1]).float().softmax(-1)
-        ten = digits[:, 0] * second[:, tokens.ten[1]].double().cpu()
+        second = distribution(base.decoder.logits(hidden[before + 1]), sampling)
+        ten = digits[:, 0] * second[:, tokens.ten[1]].cpu()
         digits[:, 0] -= ten
     return torch.cat([digits, ten[:, None]], dim=1)
 
 
-def _response_logprobs(
-    base: Base, hidden: Tensor, papers: Sequence[tuple[int, _Paper]]
-) -> list[float | None]:
-    """Each paper's log p(response), None where none is wanted or it is not finite.
+def _logprobs(base: Base, hidden: Tensor, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[float | None]:
+    """log p of each sequence of tokens, None where it is empty or its log p is not finite.
 
     Args:
         base: the resident base.
         hidden: [states, hidden].
-        papers: with the state that predicts the first token of each one's response.
+        wanted: tokens, with the state that predicts the first of them; the next states predict the others.
     """
-    spans = [paper.response or (0, 0) for _, paper in papers]
-    lengths = [last - first for first, last in spans]
+    lengths = [len(tokens) for _, tokens in wanted]
     if not any(lengths):
-        return [None] * len(papers)
-    states = [
-        start + step for (start, _), length in zip(papers, lengths, strict=True) for step in range(length)
-    ]
-    targets = [
-        token
-        for (_, paper), (first, last) in zip(papers, spans, strict=True)
-        for token in paper.ids[first:last]
-    ]
-    at, wanted = torch.tensor([states, targets], device=hidden.device)
-    found = base.decoder.logprobs(hidden[at], wanted).double().cpu()
+        return [None] * len(wanted)
+    states = [start + step for start, tokens in wanted for step in range(len(tokens))]
+    targets = [token for _, tokens in wanted for token in tokens]
+    at, asked = torch.tensor([states, targets], device=hidden.device)
+    found = base.decoder.logprobs(hidden[at], asked).double().cpu()
     totals = [float(part.sum()) for part in found.split(lengths)]
     return [
         total if length and math.isfinite(total) else None
@@ -236,9 +251,13 @@ def _whole_text(base: Base, forced: tuple[int, ...], reply: Response) -> str:
     return text
 
 
-def _verdict(mean: float, mass: float, minimum_mass: float) -> Score:
+def _verdict(
+    mean: float, mass: float, minimum_mass: float, prefix: float | None, minimum_prefix: float
+) -> Score:
     if not math.isfinite(mass):
         return Score(None, "not finite")
     if mass == 0 or mass < minimum_mass:
-        return Score(None, "no score", mass)
-    return Score(mean, mass=mass)
+        return Score(None, "no score", mass, prefix=prefix)
+    if minimum_prefix and (prefix is None or prefix < math.log(minimum_prefix)):
+        return Score(None, "no verdict", mass, prefix=prefix)
+    return Score(mean, mass=mass, prefix=prefix)

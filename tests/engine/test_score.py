@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
 from sparta_lite.engine.score import Score, expected_scores, sampled_scores
-from sparta_lite.kernels.sampling import Sampling
+from sparta_lite.kernels.sampling import PLAIN, Sampling
 
 NAMES = ["ada", "ben", "cyd", None]
 SPLIT = ScoreTokens(prefix=(91, 5, 32), digits=(17, 18, 19, 20, 21, 22, 23, 24, 25), ten=(17, 16))
@@ -129,32 +130,27 @@ def test_expected_scores_equal_ten_followed_continuations(
         assert each.mass == pytest.approx(mass, rel=1e-4)
 
 
+@pytest.mark.parametrize("sampling", [PLAIN, Sampling(0.7, 50, 0.95), Sampling(1.3, 6, 1.0)], ids=str)
 @pytest.mark.parametrize("adapter", ["ada", None])
 def test_an_expected_score_is_the_limit_of_many_sampled_rounds(
-    base: Base, bank: Bank, exact: PeftModel, adapter: str | None
+    base: Base, bank: Bank, exact: PeftModel, adapter: str | None, sampling: Sampling
 ) -> None:
     head = judge_prompts(1)[0].ids + SPLIT.prefix
     first = peft_logprobs(exact, adapter, head)[-1].topk(9).indices.tolist()
     after = peft_logprobs(exact, adapter, [*head, first[0]])[-1].argmax().item()
     tokens = ScoreTokens(SPLIT.prefix, tuple(first), (first[0], int(after)))  # scores that are likely
-    (found,) = expected_scores(base, bank, [Prompt(adapter, head[:-3])], tokens, 0, 100)
+    (found,) = expected_scores(base, bank, [Prompt(adapter, head[:-3])], tokens, 0, 100, sampling=sampling)
 
     rows = 2000
-    draws = generate(
-        base,
-        bank,
-        [Prompt(adapter, head, key) for key in range(rows)],
-        Sampling(temperature=1.0, top_k=0, top_p=1.0),
-        max_new_tokens=2,
-        places=2000,
-    )
+    prompts = [Prompt(adapter, head, key) for key in range(rows)]
+    draws = generate(base, bank, prompts, sampling, max_new_tokens=2, places=2000)
     written = [draw.ids for draw in draws if draw.ids[0] in first]
     values = torch.tensor([10.0 if ids == tokens.ten else first.index(ids[0]) + 1.0 for ids in written])
     assert 10.0 in values
     assert found.value is not None
     assert found.mass is not None
     assert len(written) > 300
-    assert abs(len(written) / rows - found.mass) < 4 * (found.mass * (1 - found.mass) / rows) ** 0.5
+    assert abs(len(written) / rows - found.mass) <= 4 * (found.mass * (1 - found.mass) / rows) ** 0.5
     assert abs(values.mean().item() - found.value) < 4 * values.std().item() / len(written) ** 0.5
 
 
@@ -164,9 +160,24 @@ def test_a_judge_that_hardly_ever_scores_has_no_vote(base: Base, bank: Bank) -> 
     least = sorted(masses)[4]
     for mass, each in zip(masses, expected_scores(base, bank, prompts, SPLIT, least, 300), strict=True):
         if mass < least:
-            assert each == Score(None, "no score", mass)
+            assert replace(each, prefix=None) == Score(None, "no score", mass)
         else:
             assert each.failure is None
+
+
+def test_how_likely_a_judge_begins_a_verdict_by_itself(base: Base, bank: Bank, exact: PeftModel) -> None:
+    prompts = judge_prompts(8)
+    found = expected_scores(base, bank, prompts, SPLIT, 0, 300)
+    for prompt, each in zip(prompts, found, strict=True):
+        table = peft_logprobs(exact, prompt.adapter, [*prompt.ids, *SPLIT.prefix])[len(prompt.ids) - 1 : -1]
+        expected = table.gather(1, torch.tensor(SPLIT.prefix)[:, None]).sum().item()
+        assert each.prefix == pytest.approx(expected, abs=1e-4)
+
+    least = math.exp(sorted(each.prefix or 0.0 for each in found)[4] - 1e-6)
+    again = expected_scores(base, bank, prompts, SPLIT, 0, 300, minimum_prefix=least)
+    assert sum(each.failure == "no verdict" for each in again) == 4
+    for before, after in zip(found, again, strict=True):
+        assert after == before or (after.value is None and after.prefix == before.prefix < math.log(least))
 
 
 def duels(count: int) -> tuple[list[Prompt], list[tuple[int, int]]]:
@@ -242,8 +253,9 @@ def with_head(base: Base, head: Tensor) -> Base:
 def test_scores_without_any_probability_are_no_vote(base: Base, bank: Bank) -> None:
     certain = with_head(base, base.decoder.head * 1e6)
     for each in expected_scores(certain, bank, judge_prompts(8), SPLIT, 0, 300):
-        assert each == Score(None, "no score", 0.0) or each.value is not None
-    assert expected_scores(certain, bank, judge_prompts(1), SPLIT, 0, 300) == [Score(None, "no score", 0.0)]
+        assert replace(each, prefix=None) == Score(None, "no score", 0.0) or each.value is not None
+    [one] = expected_scores(certain, bank, judge_prompts(1), SPLIT, 0, 300)
+    assert replace(one, prefix=None) == Score(None, "no score", 0.0)
 
 
 def test_numbers_that_are_not_finite_are_no_vote(base: Base, bank: Bank) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from sparta_lite.kernels.sampling import Sampling, choose, uniforms
+from sparta_lite.kernels.sampling import Sampling, choose, distribution, uniforms
 
 VOCABULARY, DRAWS = 12, 20_000
 WORD = (1 << 64) - 1
@@ -55,19 +55,27 @@ def allowed(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits.softmax(-1)[0]
 
 
+SETTINGS = [
+    Sampling(1.0, 0, 1.0),
+    Sampling(0.7, 50, 0.95),
+    Sampling(1.5, 5, 1.0),
+    Sampling(1.0, 0, 0.8),
+    Sampling(2.0, 8, 0.7),
+    Sampling(0.5, VOCABULARY, 0.99),
+]
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+def test_the_distribution_is_that_of_transformers(sampling: Sampling) -> None:
+    logits = some_logits(20)
+    expected = torch.stack([allowed(row[None], sampling) for row in logits])
+    torch.testing.assert_close(distribution(logits, sampling), expected, atol=1e-6, rtol=1e-5)
+    greedy = distribution(logits, Sampling(0))
+    assert torch.equal(greedy, torch.nn.functional.one_hot(logits.argmax(-1), VOCABULARY).double())
+
+
 @pytest.mark.parametrize("along", ["keys", "counters"])
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(1.0, 0, 1.0),
-        Sampling(0.7, 50, 0.95),
-        Sampling(1.5, 5, 1.0),
-        Sampling(1.0, 0, 0.8),
-        Sampling(2.0, 8, 0.7),
-        Sampling(0.5, VOCABULARY, 0.99),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
 def test_draws_follow_the_filtered_distribution(sampling: Sampling, along: str) -> None:
     expected = allowed(some_logits(), sampling)
     moving, still = torch.arange(DRAWS), torch.full((DRAWS,), 11)
