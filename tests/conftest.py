@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-
-# TRL takes log-probabilities in a Triton kernel alone, and on a CPU those run interpreted. Triton
-# reads this when it is imported, which PEFT does.
-os.environ.setdefault("TRITON_INTERPRET", "1")
+import sys
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+
+# Without a card Triton's kernels run interpreted; on one they are compiled, or nothing would be tried of them.
+# Triton reads this when it is imported, which PEFT does.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -54,6 +57,17 @@ def save_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(path)
     return tokenizer
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked ``gpu`` must not be interpreted, and ``interpreted`` needs a CPU's tensors read."""
+    triton = sys.modules.get("triton")
+    interpreted = triton is not None and triton.knobs.runtime.interpret
+    if item.get_closest_marker("gpu"):
+        if torch.cuda.is_available() and interpreted:
+            pytest.fail("TRITON_INTERPRET is set: Triton's kernels would not be compiled; unset it")
+    elif item.get_closest_marker("interpreted") and triton is not None and not interpreted:
+        pytest.skip("Triton's kernels on a CPU need TRITON_INTERPRET=1")
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,10 @@
 
 Up to a few dozen tokens bitsandbytes multiplies with the packed matrix, above that it unpacks the matrix and
 gives it to cuBLAS; where one begins to win depends on card and shape. Between the two lies a range of
-tokens for a third kernel. Whether, and from where to where, is timed once per shape when a base is loaded:
-before anything is captured in a CUDA graph, and for the whole process, so that equal batches give
-equal bits. A resumed run takes the ranges that its beginning has recorded.
+tokens for a third kernel. Whether, and from where to where, is timed once per shape when a base is loaded,
+without the host's time, for decoding runs in recorded graphs. That is before anything is captured, and for
+the whole process, so that equal batches give equal bits. A resumed run takes the ranges that its beginning
+has recorded.
 
 Not yet run on a GPU.
 """
@@ -12,9 +13,8 @@ Not yet run on a GPU.
 from __future__ import annotations
 
 import re
-import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from sparta_lite.engine.memory import is_out_of_memory
+from sparta_lite.engine.timing import time_on_card
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.nf4 import BLOCK, SCALES_BLOCK, EightBitScales, Nf4
 
 COUNTS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of tokens that are timed."""
 _GAIN = 1.05  # less than that is noise
-_LAUNCHES = 7
-_CACHE = 1 << 28  # bytes, more than any card's second cache holds: a layer's matrix is never still in there
 _OURS = re.compile(r"(\d+) to (\d+) tokens of ([^(;]+) \(at (\d+): ([\d.]+) us, bitsandbytes ([\d.]+) us\)")
 _THEIRS = re.compile(r"none of ([^;]+)")
 
@@ -169,24 +168,6 @@ def crossover(times: Sequence[tuple[float, float]]) -> Range | None:
     return Range(least, COUNTS[end - 1], COUNTS[best], *times[best])
 
 
-def time_both(ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> tuple[float, float]:
-    """Microseconds of each on the card, medians of alternated launches that find its caches cold."""
-    scratch = torch.empty(_CACHE, dtype=torch.uint8, device="cuda")
-    marks: tuple[list[Any], list[Any]] = ([], [])
-    for launch in range(1 + _LAUNCHES):
-        for run, pairs in zip((ours, theirs), marks, strict=True):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            scratch.zero_()
-            begin.record()
-            run()
-            end.record()
-            if launch:  # the first one compiles, or finds its algorithm
-                pairs.append((begin, end))
-    torch.cuda.synchronize()
-    taken = [[begin.elapsed_time(end) for begin, end in pairs] for pairs in marks]
-    return 1e3 * statistics.median(taken[0]), 1e3 * statistics.median(taken[1])
-
-
 @torch.no_grad()
 def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
     """Compile our product for each of ``COUNTS`` and compare it with the module.
@@ -211,9 +192,9 @@ def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
 
 @torch.no_grad()
 def _measure(module: Any, weight: Nf4, inputs: Sequence[Tensor]) -> Range | None:
-    return crossover(
-        [time_both(partial(_multiply, x, weight, module.bias), partial(module, x)) for x in inputs]
-    )
+    """On what ``_try`` has run both on."""
+    times = [time_on_card([partial(_multiply, x, weight, module.bias), partial(module, x)]) for x in inputs]
+    return crossover([(ours, theirs) for ours, theirs in times])
 
 
 def _multiply(x: Tensor, weight: Nf4, bias: Tensor | None) -> Tensor:

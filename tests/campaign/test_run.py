@@ -145,6 +145,7 @@ def test_written_adapters_load_in_peft_and_differ_from_the_start(
         assert (model(ids).logits - before).abs().max() > 1e-4
 
 
+@pytest.mark.interpreted
 def test_preferences_load_as_a_dataset_and_train_in_trl_as_they_are(
     finished: Path, base_path: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def adapters(out: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in out.glob("iteration-00/adapters/*/*.safetensors")}
 
 
+@pytest.mark.interpreted
 def test_a_killed_run_with_trl_goes_on_at_the_adapter_at_hand(
     tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -252,7 +252,6 @@ def test_a_recording_that_fails_does_not_give_triton_up(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch sees none")
-@pytest.mark.skipif(triton.knobs.runtime.interpret, reason="needs TRITON_INTERPRET=0")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_this_card_computes_in_triton(dtype: torch.dtype) -> None:
     assert choice.choose_kernels(CARD, dtype) == ("triton", "its kernels compile here and agree with torch")

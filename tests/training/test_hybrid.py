@@ -48,6 +48,7 @@ def paths(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return base, adapters
 
 
+@pytest.mark.interpreted
 def test_an_epoch_equals_trl(
     paths: tuple[Path, dict[str, Path]],
     texts: list[dict[str, str]],

@@ -27,6 +27,8 @@ from sparta_lite.training.view import on_one_device, wrap_with_peft
 from ..engine.families import family
 from ..engine.kin import make
 
+pytestmark = pytest.mark.interpreted
+
 SETTINGS = DpoSettings(learning_rate=1e-3, batch=5, micro_batch=3, warmup=0.4, sft_weight=0.5)
 COMMON: dict[str, Any] = {"seed": 1, "iteration": 0, "pad": 0}
 

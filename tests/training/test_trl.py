@@ -27,6 +27,8 @@ from sparta_lite.training.phase import DpoSettings, DpoStep
 from ..engine.families import ODD, family
 from ..engine.kin import make
 
+pytestmark = pytest.mark.interpreted
+
 SEED, ITERATION = 5, 2
 LOGGED = {
     "loss": "loss",

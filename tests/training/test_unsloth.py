@@ -25,6 +25,8 @@ from sparta_lite.training.sequential import train_in_turn
 from sparta_lite.training.unsloth import load_model, wrap_with_unsloth
 from sparta_lite.training.view import wrap_with_peft
 
+pytestmark = pytest.mark.interpreted
+
 SETTINGS = DpoSettings(learning_rate=1e-3, batch=2, micro_batch=2, warmup=0)
 COMMON: dict[str, Any] = {"seed": 1, "iteration": 0, "pad": 0}
 
