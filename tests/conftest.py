@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-
 from pathlib import Path
 from typing import Any
 
 import torch
 
-# Without a card Triton's kernels run interpreted; on one they are compiled, or nothing would be tried of them.
+# Without a card Triton's kernels run interpreted; on one they are compiled, or none would have been tried.
 # Triton reads this when it is imported, which PEFT does.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -26,11 +26,12 @@ class Phase:
         return sum(self.parts.values())
 
 
-def phases_of(shape: Shape, work: Work, sizes: Sizes) -> list[Phase]:
+def phases_of(shape: Shape, work: Work, sizes: Sizes, card: bool) -> list[Phase]:
+    """``card``: whether it is for a GPU, where attention under a mask repeats keys and values."""
     judging = (
         Phase("judge", _generating(shape, work, sizes.places, work.judge_prompt, work.judge_answer))
         if work.judge_answer
-        else Phase("judge", _scoring(shape, work, sizes.batch_tokens))
+        else Phase("judge", _scoring(shape, work, sizes.batch_tokens, card))
     )
     found = [
         Phase("generate", _generating(shape, work, sizes.places, work.prompt, work.answer)),
@@ -41,7 +42,7 @@ def phases_of(shape: Shape, work: Work, sizes: Sizes) -> list[Phase]:
         found.append(Phase("evaluate", answers))
     bank = min(sizes.resident, work.adapters) * work.adapter * 4
     found = [Phase(phase.name, {"adapters": bank, **phase.parts}) for phase in found]
-    return [*found[:2], Phase("train", _training(shape, work, sizes)), *found[2:]]
+    return [*found[:2], Phase("train", _training(shape, work, sizes, card)), *found[2:]]
 
 
 def kv_bytes(shape: Shape, number: int) -> int:
@@ -73,7 +74,7 @@ def _generating(shape: Shape, work: Work, places: int, prompt: int, answer: int)
     }
 
 
-def _scoring(shape: Shape, work: Work, batch_tokens: int) -> dict[str, int]:
+def _scoring(shape: Shape, work: Work, batch_tokens: int, card: bool) -> dict[str, int]:
     tokens = max(batch_tokens, work.judge_prompt)
     shared, tail = longest_shared(shape, work, batch_tokens)
     mask = tokens * (shared + 2 * tail)
@@ -81,7 +82,8 @@ def _scoring(shape: Shape, work: Work, batch_tokens: int) -> dict[str, int]:
     logits = judgments * shape.vocabulary * 12  # softmax in fp32, then in fp64
     # States of the responses' tokens, whose probability is taken: beside others, and by themselves.
     kept = 2 * tokens * shape.hidden * work.number
-    return {"activations": max(_forward(shape, work, tokens, moved=False, mask=mask), kept + logits)}
+    forward = _forward(shape, work, tokens, moved=False, mask=mask, repeated=card and mask > 0)
+    return {"activations": max(forward, kept + logits)}
 
 
 def longest_shared(shape: Shape, work: Work, batch_tokens: int) -> tuple[int, int]:
@@ -100,14 +102,18 @@ def longest_shared(shape: Shape, work: Work, batch_tokens: int) -> tuple[int, in
     return (length - tail, tail) if tail else (0, 0)
 
 
-def _forward(shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0) -> int:
+def _forward(
+    shape: Shape, work: Work, tokens: int, moved: bool, mask: int = 0, repeated: bool = False
+) -> int:
     """Live at most within a layer when no gradient is wanted.
 
     ``moved``: rows of several adapters. ``mask``: cells of attention's mask, which it takes in numbers.
+    ``repeated``: keys and values stand beside it for every query head.
     """
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     mlp = 6 * shape.inner + 4 * shape.hidden + 2 * key if moved else 4 * shape.inner + 3 * shape.hidden
     attention = (4 if moved else 3) * (query + 2 * key) + 2 * shape.hidden
+    attention += 2 * query if repeated and query > key and not shape.spelt_out else 0
     live = max(tokens * mlp * work.number, tokens * attention * work.number + mask * _scores(shape))
     if shape.delta:
         live = max(live, tokens * (shape.delta.live_bytes(work.number) + 2 * shape.hidden * work.number))
@@ -129,7 +135,7 @@ def _unpacked(shape: Shape, work: Work) -> int:
     return shape.widest * work.number if work.four_bit else 0
 
 
-def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
+def _training(shape: Shape, work: Work, sizes: Sizes, card: bool) -> dict[str, int]:
     one = work.trainer != "tribe"
     together = 1 if one else min(sizes.adapters_at_once, sizes.resident, work.adapters)
     trained = together * work.adapter
@@ -140,8 +146,10 @@ def _training(shape: Shape, work: Work, sizes: Sizes) -> dict[str, int]:
 
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     # Per token and layer: both norms' inputs and outputs; queries, keys, values, attention's output as it
-    # comes and as the next product wants it; gate, silu(gate), up and their product.
-    attention = shape.attention_share * (3 * query + 2 * key) * number
+    # comes and as the next product wants it; gate, silu(gate), up and their product. On a card our own
+    # training, which has a mask, keeps keys and values as they were repeated for every query head.
+    keys = query if card and not one and not shape.spelt_out else key
+    attention = shape.attention_share * (3 * query + 2 * keys) * number
     delta = 0.0
     if shape.delta:  # transformers' own rule, which trainers of one adapter run, computes nothing again
         again = shape.delta.again_bytes() if one else 0

@@ -87,7 +87,7 @@ def planned(shape: Shape, work: Work, machine: Machine, sizes: Sizes, given: Giv
     if "adapters_at_once" not in given:
         sizes = replace(sizes, adapters_at_once=min(sizes.adapters_at_once, sizes.resident))
     phases = []
-    for phase in phases_of(shape, work, sizes):
+    for phase in phases_of(shape, work, sizes, machine.kind == "cuda"):
         activations = int(phase.parts["activations"] * work.factors.get(phase.name, 1))
         phases.append(Phase(phase.name, {**phase.parts, "activations": activations}))
     weights = weight_bytes(shape, work.four_bit, work.number)

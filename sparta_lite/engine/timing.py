@@ -16,8 +16,8 @@ _TRIES = 7  # each waits twice as long as the one before
 def time_on_card(runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES) -> list[float]:
     """Microseconds of each on the card, medians of alternated launches that find its caches cold.
 
-    The card is told to wait until all of it is asked for: it then goes from one launch to the next as it does
-    in a recorded graph. Timed as it is asked for, a short kernel would take as long as Python takes to launch it.
+    The card is told to wait until all of it is asked for, and then goes from one launch to the next as in a
+    recorded graph. Timed as it is asked for, a short kernel would take as long as Python takes to launch it.
 
     Args:
         runs: what is timed. Each has run before, so that it neither compiles nor takes new memory.

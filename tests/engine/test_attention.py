@@ -215,3 +215,28 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert choose_device("auto") == CPU
     with pytest.raises(SpartaError, match="torch sees no CUDA device"):
         choose_device("cuda")
+
+
+def test_repeated_keys_and_values_are_what_stays_for_the_backward_pass() -> None:
+    """What the plan counts on a card: of every token q, and k and v for each of its heads, and the output."""
+    rows, heads, length, width = 2, 8, 16, 8
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(rows, count, length, width, generator=generator, requires_grad=True)
+        for count in (heads, 1, 1)
+    )
+    mask = attention.additive(torch.ones(1, 1, length, length, dtype=torch.bool).tril(), q.dtype)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, *attention._for_every_head(q, k, v), attn_mask=mask
+        )
+    kept.pop(mask.untyped_storage().data_ptr(), None)
+    sums = rows * heads * length * 4  # the logarithms of the weights' sums
+    assert sum(kept.values()) == pytest.approx(4 * q.nbytes + sums, rel=0.02)
+    assert out.shape == q.shape

@@ -142,13 +142,29 @@ def test_phases_by_hand(qwen: Shape) -> None:
     # Two rows of one prompt token and twice 511 of an answer: each layer's input stays, one is whole.
     tokens = 2 * (1 + 2 * 511)
     inputs = tokens * 28 * 3584 * 2
-    whole_layer = tokens * 2 * (4 * 3584 + 3 * 3584 + 2 * 512 + 4 * 18944)
+    whole_layer = tokens * 2 * (4 * 3584 + 5 * 3584 + 4 * 18944)
     assert inputs + whole_layer < train.parts["activations"]
     unpacked, chunk_of_logits, adapters_in_16_bits = 2 * 3584 * 18944, 256 * 152064 * 12, 2 * 2 * 40_370_176
     rest = train.parts["activations"] - unpacked - chunk_of_logits - adapters_in_16_bits
     assert rest < 1.1 * (inputs + whole_layer)
     kept = planned(qwen, WORK, gpu(24), Sizes(100, 8192, 1, 2, False, 10)).phases[2]
     assert kept.parts["activations"] == pytest.approx(28 * whole_layer, rel=0.1)
+
+
+def test_on_a_card_keys_and_values_stand_once_for_every_query_head(qwen: Shape) -> None:
+    """Qwen2.5-7B keeps 5 x 3584 numbers a token and layer for attention; on a CPU 3 x 3584 + 2 x 512."""
+    sizes = Sizes(100, 8192, 1, 2, False, 10)
+    tokens = 2 * (1 + 2 * 511)
+    machines = gpu(80), Machine("cpu", "CPU", 10**12, 1e12, 1e11)
+
+    def training(work: Work, machine: Machine) -> int:
+        return planned(qwen, work, machine, sizes).phases[2].parts["activations"]
+
+    card, cpu = (training(WORK, machine) for machine in machines)
+    assert card - cpu == 28 * tokens * 2 * (3584 - 512) * 2
+    # Unsloth and TRL pass no mask, so that torch's own kernel shares key heads.
+    theirs = replace(WORK, trainer="unsloth")
+    assert training(theirs, machines[0]) == training(theirs, machines[1])
 
 
 @given(st.integers(1, 60), st.integers(1, 150))
