@@ -1,7 +1,6 @@
 """Decoding, judging and learning against the floors of the machine that they run on.
 
-    python benchmarks/limits.py --json limits.json                     # CPU, one thread: a minute
-    python benchmarks/limits.py --device cuda --json limits-cuda.json  # 7B's shape in NF4, r 16: 80 GB
+    python benchmarks/limits.py --json limits.json     # CPU, one thread: a minute
 
 Two floors stand under every phase: its operations over the rate of the machine's best matrix product, and
 the bytes that have to move over the rate at which the machine copies. Both rates are measured, the first in
@@ -9,10 +8,8 @@ what the base computes in. Counted is what the work needs: no padding, of attent
 that see each other, of the last layer the states that are read. Before anything is timed the same arithmetic
 over what is computed has to give the number of operations that torch counts on the small tribe. A decode
 step is the difference of a long and a short run of ``generate``, over the steps between them. Speed without
-LoRA is that of the same work on the bare base.
-
-On a CPU seconds are those of this process; on a GPU they are the clock's, between synchronisations, and the
-rank-16 tribe of random adapters stands on random weights of Qwen2.5-7B's shape. **Not yet run on a GPU.**
+LoRA is that of the same work on the bare base. Seconds are those of this process; on a card
+``first_minutes.py`` does the same.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from card import make_base
 from counting import Model, Work, counted, model_of, moved, operations
 from rich.console import Console
 from rich.table import Table
@@ -33,17 +29,15 @@ from side_by_side import (
     Seconds,
     circumstances,
     command_line,
-    gpu_clock,
     medians,
     one_thread,
     print_circumstances,
     require,
-    require_cuda,
 )
-from tiny_tribe import LINEAR, NAMES, PAD, make_tribe
+from tiny_tribe import PAD, make_tribe
 
-from sparta_lite.engine.bank import Adapter, Bank, empty_bank
-from sparta_lite.engine.base import Base, load_base
+from sparta_lite.engine.bank import Bank
+from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.score import expected_scores
@@ -54,8 +48,6 @@ from sparta_lite.training.dpo import backward
 from sparta_lite.training.optim import trainable
 from sparta_lite.training.packing import TokenizedPair
 from sparta_lite.training.phase import DpoSettings
-
-MODULES = tuple(f"{'mlp' if name[:2] in ('ga', 'up', 'do') else 'self_attn'}.{name}" for name in LINEAR)
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,10 @@ class Sizes:
     micro_batch: int
 
 
+FIRST = 3
+"""Steps of ``generate`` that the short run makes, too: on a card one runs as it is and the next is recorded,
+which a difference to a run of none would count as steps of the long one."""
 SMALL = Sizes(rows=80, prompt=64, steps=32, duels=10, question=80, answer=48, batch=8, micro_batch=1)
-LARGE = Sizes(rows=120, prompt=128, steps=128, duels=16, question=200, answer=250, batch=4, micro_batch=1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +138,7 @@ def learn(setup: Setup, bank: Bank) -> None:
 
 
 def works(setup: Setup, computed: bool = False) -> dict[str, Work]:
-    """What every phase needs; ``decode`` is one step, of mean length.
+    """What every phase needs; ``decode`` is one step behind ``FIRST``, of mean length.
 
     Args:
         setup: the tribe and the sizes.
@@ -152,17 +146,20 @@ def works(setup: Setup, computed: bool = False) -> dict[str, Work]:
             hides half of them, and in training the last layer of tokens whose states nobody reads.
     """
     sizes, adapters = setup.sizes, len(setup.bank.adapters)
-    reach = sizes.prompt + (sizes.steps + 1) / 2  # the mean length of what a step's query sees
+    reach = sizes.prompt + FIRST + (sizes.steps + 1) / 2  # the mean length of what a step's query sees
     cached = round(sizes.rows * reach)
     written = len(Chat(setup.base.tokenizer, None, "turns", "").score_tokens.prefix) + 1
+    read = 2 * (
+        written + 1
+    )  # of both answers, the states before each forced token, the score and a second digit
     judged, halves = packed(sizes.question, sizes.answer + written)
     learned, learned_halves = packed(sizes.question, sizes.answer - 1)
     return {
         "decode": Work(sizes.rows, sizes.rows, sizes.rows, cached, cached, adapters),
         "judge": Work(
             tokens=sizes.duels * judged,
-            kept=sizes.duels * 4,
-            heads=sizes.duels * 4,
+            kept=sizes.duels * read,
+            heads=sizes.duels * read,
             pairs=sizes.duels * (judged**2 if computed else halves),
             cached=0,
             adapters=1,
@@ -190,7 +187,8 @@ def require_counted(setup: Setup) -> None:
     group = trainable(setup.bank)
     steps = setup.sizes.steps
     found = {
-        "decode": (counted(lambda: decode(setup, steps)) - counted(lambda: decode(setup, 0))) / steps,
+        "decode": (counted(lambda: decode(setup, FIRST + steps)) - counted(lambda: decode(setup, FIRST)))
+        / steps,
         "judge": counted(lambda: judge(setup)),
         "learn": counted(lambda: learn(setup, group)),
     }
@@ -207,69 +205,56 @@ def small(path: Path) -> Setup:
     return Setup(tribe.base, tribe.bank, model_of(tribe.base, shape, tribe.bank.rank), SMALL)
 
 
-def large(path: Path) -> Setup:
-    make_base(path, "7b")
-    base = load_base(path, torch.device("cuda"), torch.bfloat16, "nf4")
-    bank = empty_bank(
-        base.decoder, [Adapter(name, 16, 32.0, False, MODULES) for name in NAMES], torch.float32
-    )
-    torch.manual_seed(0)
-    for _, tensor in bank.tensors():
-        tensor.normal_(std=0.01)
-    return Setup(base, bank, model_of(base, read_shape(path), bank.rank), LARGE)
-
-
-def best(run: Callable[[], object], device: torch.device) -> float:
+def best(run: Callable[[], object]) -> float:
     """Seconds of the fastest of 10 runs, by the clock."""
-    clock = gpu_clock if device.type == "cuda" else time.perf_counter
     run()
     times = []
     for _ in range(10):
-        start = clock()
+        start = time.perf_counter()
         run()
-        times.append(clock() - start)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+def product_rate() -> float:
     """Operations a second of the best square matrix product."""
 
     def rate(size: int) -> float:
-        square = torch.randn(size, size, device=device).to(dtype)
-        return 2 * size**3 / best(lambda: square @ square, device)
+        square = torch.randn(size, size)
+        return 2 * size**3 / best(lambda: square @ square)
 
-    return max(map(rate, (4096, 8192, 16384) if device.type == "cuda" else (256, 512, 1024, 2048)))
+    return max(map(rate, (256, 512, 1024, 2048)))
 
 
-def copy_rate(device: torch.device, weights: int) -> float:
-    """Bytes read and written a second, of a buffer as large as the weights or of 256 MiB: on a CPU the
+def copy_rate(weights: int) -> float:
+    """Bytes read and written a second, of a buffer as large as the weights or of 256 MiB: the
     weights of a small base stay in a cache, whose bandwidth is then the one that counts."""
 
     def rate(size: int) -> float:
-        source = torch.ones(size, dtype=torch.uint8, device=device)
+        source = torch.ones(size, dtype=torch.uint8)
         target = torch.empty_like(source)
-        return 2 * size / best(lambda: target.copy_(source), device)
+        return 2 * size / best(lambda: target.copy_(source))
 
     return max(map(rate, {min(weights, 1 << 30), 1 << 28}))
 
 
 def measure(setup: Setup, repeats: int) -> Seconds:
     """Seconds of every phase, and of decoding and judging on the bare base."""
-    group, steps, device = trainable(setup.bank), setup.sizes.steps, setup.base.decoder.device
+    group, steps = trainable(setup.bank), setup.sizes.steps
     sides: dict[str, Callable[[], object]] = {
-        "decode": lambda: decode(setup, steps),
-        "prefill": lambda: decode(setup, 0),
-        "decode, bare": lambda: decode(setup, steps, bare=True),
-        "prefill, bare": lambda: decode(setup, 0, bare=True),
+        "decode": lambda: decode(setup, FIRST + steps),
+        "first": lambda: decode(setup, FIRST),
+        "decode, bare": lambda: decode(setup, FIRST + steps, bare=True),
+        "first, bare": lambda: decode(setup, FIRST, bare=True),
         "judge": lambda: judge(setup),
         "judge, bare": lambda: judge(setup, bare=True),
         "learn": lambda: learn(setup, group),
     }
-    for run in sides.values():  # compiled and captured, where something is
+    for run in sides.values():
         run()
-    found = medians(sides, repeats, gpu_clock if device.type == "cuda" else time.process_time)
+    found = medians(sides, repeats)
     for name in ("", ", bare"):
-        found[f"decode{name}"] = (found[f"decode{name}"] - found.pop(f"prefill{name}")) / steps
+        found[f"decode{name}"] = (found[f"decode{name}"] - found.pop(f"first{name}")) / steps
     return found
 
 
@@ -309,14 +294,11 @@ def print_report(console: Console, rows: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="of every phase; the median counts")
     parser.add_argument("--quick", action="store_true", help="one repeat: a smoke test")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats takes 1 or more, not {arguments.repeats}")
-    if arguments.device == "cuda":
-        require_cuda()
     repeats = 1 if arguments.quick else arguments.repeats
 
     one_thread()
@@ -324,10 +306,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         setup = small(Path(directory) / "small")
         require_counted(setup)
-        if arguments.device == "cuda":
-            setup = large(Path(directory) / "large")
-        device, dtype = setup.base.decoder.device, setup.base.decoder.dtype
-        rate, bandwidth = product_rate(device, dtype), copy_rate(device, setup.model.weights)
+        rate, bandwidth = product_rate(), copy_rate(setup.model.weights)
         rows = report(setup, measure(setup, repeats), rate, bandwidth)
 
     sizes, tribe = setup.sizes, len(setup.bank.adapters)
@@ -336,10 +315,10 @@ def main() -> None:
         f"decode: a step of {sizes.rows} rows of {tribe} adapters, {sizes.prompt} + {sizes.steps} tokens",
         f"judge: one judge, {sizes.duels} duels, {sizes.question} + 2 x {sizes.answer} tokens",
         f"learn: {tribe} adapters x {sizes.batch} pairs, {sizes.question} + 2 x {sizes.answer} tokens",
-        f"{dtype}: {rate / 1e9:,.1f} GFLOP/s, {bandwidth / 1e9:,.1f} GB/s copied",
+        f"fp32: {rate / 1e9:,.1f} GFLOP/s, {bandwidth / 1e9:,.1f} GB/s copied",
     ):
         console.print(line, highlight=False)
-    facts = circumstances(arguments.device)
+    facts = circumstances()
     print_circumstances(console, facts)
     if arguments.json:
         facts |= {"operations_a_second": rate, "bytes_a_second": bandwidth, "repeats": repeats}

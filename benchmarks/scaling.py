@@ -27,9 +27,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
-from card import Live
+from card_base import MODULES
+from card_tools import Live
 from counting import Work, model_of, operations
-from limits import MODULES, packed
+from limits import packed
 from rich.console import Console
 from rich.table import Table
 from side_by_side import circumstances, command_line, one_thread, print_circumstances

@@ -14,7 +14,7 @@ from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import ScoreTokens
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.memory import is_out_of_memory
-from sparta_lite.engine.phases import longest_shared
+from sparta_lite.engine.phases import Phase, longest_shared
 from sparta_lite.engine.plan import Plan, corrected, planned
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.kernels.choice import again
@@ -50,29 +50,41 @@ def warm_up(
     """
     meter = meter or cuda_peak
     work = made.work
-    judged = min(work.judge_answer, _STEPS)
-    short = replace(work, answer=_STEPS, judge_answer=judged, evaluation_answer=_STEPS)
-    tried = planned(made.shape, short, made.machine, made.sizes)
     measured = {"generate": meter(lambda: _generate(base, bank, made))}
     if not work.judge_answer:
         measured["judge"] = meter(lambda: _judge(base, bank, made))
     if work.trainer == "tribe":
         measured["train"] = meter(lambda: _train(base, bank, config, made))
-    foreseen = {phase.name: phase for phase in tried.phases}
-    foreseen["train"] = next(phase for phase in made.phases if phase.name == "train")
+    phases, expected = _tried(made), foreseen(made)
     factors = {}
     for name, peak in measured.items():
-        parts = foreseen[name].parts
-        # A warm-up makes no optimizer step.
-        expected = tried.weights + foreseen[name].memory - parts.get("optimizer", 0)
-        factors[name] = 2.0 if peak is None else 1 + (peak - expected) / parts["activations"]
-    if "evaluate" in foreseen:
+        activations = phases[name].parts["activations"]
+        factors[name] = 2.0 if peak is None else 1 + (peak - expected[name]) / activations
+    if "evaluate" in phases:
         factors["evaluate"] = factors["generate"]
     if all(factor <= 1 for factor in factors.values()):
         return made, with_sizes(config, made)
     # The bank stands already as it was planned.
     made = corrected(replace(made, given={**made.given, "resident": made.sizes.resident}), factors)
     return made, with_sizes(config, made)
+
+
+def foreseen(made: Plan) -> dict[str, int]:
+    """Phase -> bytes, the base's included, that the plan expects of it in a warm-up."""
+    # Which makes no optimizer step.
+    return {
+        name: made.weights + phase.memory - phase.parts.get("optimizer", 0)
+        for name, phase in _tried(made).items()
+    }
+
+
+def _tried(made: Plan) -> dict[str, Phase]:
+    """The phases as a warm-up tries them: after so few steps that a cache holds little more than prompts."""
+    work = made.work
+    judged = min(work.judge_answer, _STEPS)
+    short = replace(work, answer=_STEPS, judge_answer=judged, evaluation_answer=_STEPS)
+    phases = {phase.name: phase for phase in planned(made.shape, short, made.machine, made.sizes).phases}
+    return phases | {"train": next(phase for phase in made.phases if phase.name == "train")}
 
 
 def cuda_peak(work: Callable[[], object]) -> int | None:

@@ -29,7 +29,7 @@ def time_on_card(runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES
     scratch = torch.empty(_CACHE, dtype=torch.uint8, device="cuda")
     for attempt in range(_TRIES):
         torch.cuda.synchronize()
-        torch.cuda._sleep(_HELD << attempt)  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(_HELD << attempt)
         held = torch.cuda.Event()
         held.record()
         marks = [[_launch(run, scratch) for run in runs] for _ in range(launches)]

@@ -9,8 +9,24 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-HELPERS = {"beside_card", "counting", "forking", "peers", "published_way", "side_by_side", "tiny_tribe"}
-PEERS = {"card_peers"}  # started by a benchmark, with a task in a file
+HELPERS = {
+    "beside_card",
+    "card_base",
+    "card_install",
+    "card_runs",
+    "card_soundness",
+    "card_steps",
+    "card_table",
+    "card_tools",
+    "card_work",
+    "counting",
+    "forking",
+    "peers",
+    "published_way",
+    "side_by_side",
+    "tiny_tribe",
+}
+PEERS = {"card_peers", "card_unsloth"}  # started by a benchmark, with a task in a file
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
