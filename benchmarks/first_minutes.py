@@ -91,11 +91,14 @@ def make_card(arguments: argparse.Namespace, folder: Path) -> Card:
     from card_base import describe_base
     from card_tools import Card
 
+    from sparta_lite.engine.device import keep_compiled
+
     if arguments.rehearse:
         device, dtype, total, free = torch.device("cpu"), torch.float32, 0, 0
         torch.set_num_threads(1)
     else:
         device, dtype = torch.device("cuda"), torch.bfloat16
+        keep_compiled(device)
         free, total = torch.cuda.mem_get_info()
     sizes = sizes_for(total, free, arguments.rehearse)
     given = {"shape": arguments.shape, "duels": arguments.duels, "new_tokens": arguments.new_tokens}

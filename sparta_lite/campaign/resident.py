@@ -16,7 +16,7 @@ from sparta_lite.engine.attention import choose_attention
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
-from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype
+from sparta_lite.engine.device import DeviceSetting, Dtype, choose_device, choose_dtype, keep_compiled
 from sparta_lite.engine.hub import read_object
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import AdapterFile, load_bank, new_adapter, read_adapter
@@ -77,6 +77,7 @@ def choices_for(
         SpartaError: see ``choose``.
     """
     device = choose_device(device_setting)
+    keep_compiled(device)
     dtype, why_dtype = choose_dtype(dtype_setting, device)
     attention, why_attention = choose_attention(device, dtype)
     kernels, why_kernels = choose_kernels(device, dtype)

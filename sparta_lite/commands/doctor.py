@@ -160,9 +160,12 @@ def _triton() -> Finding:
         return found
     import torch
 
+    from sparta_lite.engine.device import choose_device, keep_compiled
     from sparta_lite.kernels.choice import choose_kernels, failure
 
-    kind, why = choose_kernels(torch.device("cuda" if _has_gpu() else "cpu"), torch.bfloat16)
+    device = choose_device("auto")
+    keep_compiled(device)
+    kind, why = choose_kernels(device, torch.bfloat16)
     broken = failure() is not None
     return dataclasses.replace(
         found, status="broken" if broken else "OK", detail=f"{found.detail}, kernels: {kind} ({why})"

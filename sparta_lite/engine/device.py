@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,6 +25,26 @@ def choose_device(setting: DeviceSetting) -> torch.device:
     if setting == "cuda" and not torch.cuda.is_available():
         raise SpartaError("device: torch sees no CUDA device; set device to cpu or auto")
     return torch.device(setting)
+
+
+def keep_compiled(device: torch.device) -> None:
+    """Have Triton keep what it compiles for a card in ``HF_HOME``, beside downloaded models.
+
+    Compiling takes some twenty seconds of every first run, and where machines come and go it is that folder
+    which stays. A user's own ``TRITON_CACHE_DIR`` or ``TRITON_HOME`` is left alone, as is Triton's own
+    folder where there can be none. Call before the first kernel is launched.
+    """
+    if device.type != "cuda" or {"TRITON_CACHE_DIR", "TRITON_HOME"}.intersection(os.environ):
+        return
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HOME) / "sparta-lite" / "triton"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(place, os.W_OK):
+        os.environ["TRITON_CACHE_DIR"] = str(place)
 
 
 def choose_dtype(setting: Dtype, device: torch.device) -> tuple[torch.dtype, str]:
