@@ -43,6 +43,7 @@ from sparta_lite.campaign.run_record import FORMAT, UNCHECKED, RunRecord, digest
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.settling import settle_votes, standings
 from sparta_lite.campaign.store import Store
+from sparta_lite.campaign.trainers import overtaken
 from sparta_lite.campaign.tribe import tribe_names
 from sparta_lite.campaign.warming import warm_up
 from sparta_lite.combat import Standing, begin
@@ -118,10 +119,11 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     date = begun(record.date, record.started, store.run) if record else kept.date if kept else today()
     # Sums depend on the number of threads: a run keeps the one that it began with.
     torch.set_num_threads(config.threads or (record.threads if record else torch.get_num_threads()))
-    choices = choose(config)
-    asked, plan, plans = config, None, []
+    held_by_base = kept.held if kept else 0
+    choices = choose(config, record=record, held=held_by_base)
+    asked, plan, plans, behind = config, None, [], None
     if record is None or not is_planned(config):
-        plan, config = planned(config, choices, kept.held if kept else 0)
+        plan, config = planned(config, choices, held_by_base)
         plans.append(replace(announcement(plan, config), brief=brief(plan, store.config)))
         listener(plans[-1])
     nf4.recall(record.choices.get("nf4", "") if record else "")
@@ -132,6 +134,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         if warmed is not plan:
             plans.append(announcement(warmed, config))
             listener(plans[-1])
+            behind = overtaken(warmed) if config.training.trainer == "auto" else None
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     spoilers = hostile(config, tribe)
     standing = begin(tribe, config.reputation.settings())
@@ -216,6 +219,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         tell(Warned(notice))
     for notice in (notice for task in inputs.held_out for notice in task.notices):
         tell(Warned(notice))
+    if behind is not None:
+        tell(Warned(behind))
     arena.look_at_kernels()
     if record is not None:
         for name, (is_now, was) in _changes(now, record).items():

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.resident import Choices
 from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
 from sparta_lite.campaign.settings.section import parse_memory as parse_memory
 from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe, to_be_forged
 from sparta_lite.engine.hub import CONFIG_FILE, local
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
-from sparta_lite.engine.pace import card, processor, whole
+from sparta_lite.engine.pace import card, processor, seconds, whole
 from sparta_lite.engine.peft_config import read_settings
 from sparta_lite.engine.plan import Plan, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
 from sparta_lite.engine.work import Machine, Trainer, Usual, Work
 from sparta_lite.errors import SpartaError
 from sparta_lite.training.unsloth import ARCHITECTURES
+
+if TYPE_CHECKING:  # it plans to choose
+    from sparta_lite.campaign.resident import Choices
 
 Adapter = tuple[int, "str | Sequence[str]"]
 """Rank and target modules."""
@@ -63,6 +65,10 @@ def planned(
     adapters = _adapters(config, shape, planning)
     config = _held(config, shape, adapters, target)
     made = _plan(config, shape, adapters, target)
+    if choices is None and config.training.trainer == "auto" and target.trainer == "unsloth":
+        own = _plan(config, shape, adapters, replace(target, trainer="tribe"))
+        if own.fits and not (made.fits and seconds(made)["train"] < seconds(own)["train"]):
+            made = own
     if not made.fits:
         raise SpartaError(_refusal(config, shape, adapters, target, made))
     return made, with_sizes(config, made)

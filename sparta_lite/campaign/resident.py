@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import torch
 
+from sparta_lite.campaign.planning import planned
+from sparta_lite.campaign.run_record import RunRecord
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.sources import base_source, config_file
+from sparta_lite.campaign.trainers import begun_with, faster
 from sparta_lite.campaign.tribe import Places
 from sparta_lite.engine.attention import choose_attention
 from sparta_lite.engine.bank import Bank
@@ -48,20 +51,34 @@ class Resident:
     chat: Chat
 
 
-def choose(config: Config, training: bool = True, planning: bool = False) -> Choices:
+def choose(
+    config: Config,
+    training: bool = True,
+    planning: bool = False,
+    record: RunRecord | None = None,
+    held: int = 0,
+) -> Choices:
     """Settle what the settings leave open, from the device and the base's ``config.json`` alone.
 
     Args:
         config: the run's settings.
         training: whether their trainer will be used; it may be missing where nothing trains.
         planning: whether shipped numbers will do, see ``config_file``.
+        record: of the run that this belongs to: ``auto`` keeps the trainer that it began with.
+        held: see ``planned``.
 
     Raises:
         SpartaError: a device or a trainer is asked for that is not there.
     """
+
+    def compare(device: torch.device, dtype: torch.dtype) -> tuple[Trainer, str]:
+        return begun_with(record) or faster(
+            lambda trainer: planned(config, Choices(device, dtype, trainer, {}), held, planning)[0]
+        )
+
     # Only our own trainer takes SPPO's win rates.
     setting = config.training.trainer if training and config.algorithm != "sppo" else "tribe"
-    return choices_for(config.base, config.device, config.dtype, setting, planning)
+    return choices_for(config.base, config.device, config.dtype, setting, planning, compare)
 
 
 def choices_for(
@@ -70,8 +87,17 @@ def choices_for(
     dtype_setting: Dtype = "auto",
     trainer_setting: TrainerSetting = "auto",
     planning: bool = False,
+    compare: Callable[[torch.device, torch.dtype], tuple[Trainer, str]] | None = None,
 ) -> Choices:
     """The same for a base without a run.
+
+    Args:
+        base: see ``Config``, as the settings that follow.
+        device_setting: ``device``.
+        dtype_setting: ``dtype``.
+        trainer_setting: ``training.trainer``.
+        planning: see ``choose``.
+        compare: which trainer ``auto`` takes, see ``choose_trainer``.
 
     Raises:
         SpartaError: see ``choose``.
@@ -84,7 +110,9 @@ def choices_for(
     described = read_object(config_file(base, planning), f"base: {base}")
     text = described.get("text_config")
     architecture = (text if isinstance(text, dict) else described).get("model_type")
-    trainer, why_trainer = choose_trainer(trainer_setting, device, architecture, dtype)
+    trainer, why_trainer = choose_trainer(
+        trainer_setting, device, architecture, dtype, compare and (lambda: compare(device, dtype))
+    )
     reasons = {
         "dtype": f"{str(dtype).removeprefix('torch.')} ({why_dtype})",
         "attention": f"{attention} ({why_attention})",

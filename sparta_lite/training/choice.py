@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
 
@@ -13,12 +15,15 @@ from sparta_lite.training.unsloth import ARCHITECTURES, fast_language_model
 Trainer = Literal["tribe", "unsloth", "trl"]
 TrainerSetting = Literal["auto", "tribe", "unsloth", "trl"]
 
+_ABSENT = "unsloth is not installed or cannot be imported"
+
 
 def choose_trainer(
     setting: TrainerSetting,
     device: torch.device,
     architecture: str | None = None,
     dtype: torch.dtype | None = None,
+    compare: Callable[[], tuple[Trainer, str]] | None = None,
 ) -> tuple[Trainer, str]:
     """The trainer that a setting means, and why.
 
@@ -29,6 +34,7 @@ def choose_trainer(
         device: where the base computes.
         architecture: the base's ``model_type`` in transformers.
         dtype: what the base computes in.
+        compare: which of tribe and Unsloth ``auto`` takes where both can train, and why; None: Unsloth.
 
     Raises:
         SpartaError: Unsloth or TRL is asked for and cannot train here.
@@ -45,11 +51,16 @@ def choose_trainer(
         return "unsloth", "as the settings say"
     if obstacle:
         return "tribe", obstacle
+    if "unsloth" not in sys.modules and find_spec("unsloth") is None:
+        return "tribe", _ABSENT
+    found, why = compare() if compare else ("unsloth", "a GPU, and unsloth can be imported")
+    if found != "unsloth":
+        return found, why
     try:
         fast_language_model()
     except SpartaError:
-        return "tribe", "unsloth is not installed or cannot be imported"
-    return "unsloth", "a GPU, and unsloth can be imported"
+        return "tribe", _ABSENT
+    return "unsloth", why
 
 
 def require_interpreter() -> None:

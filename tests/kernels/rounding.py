@@ -3,7 +3,7 @@
 Interpreted, Triton computes wrongly in bf16: sums and products come out as garbage, and what a card rounds
 is cut off. Our kernels, interpreted, take numbers into fp32 before they compute, and only store in bf16. So a
 test without a card shows which numbers are read, where the results go, and in which dtype. How exact they are
-in bf16 is for a card to show, with ``TRITON_INTERPRET=0 pytest tests/kernels``.
+in bf16 is for a card to show.
 """
 
 from __future__ import annotations

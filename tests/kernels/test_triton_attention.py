@@ -1,6 +1,6 @@
 """The Triton kernel of a decode step's attention against its definition in float64.
 
-Without a card it runs interpreted; on one, ``TRITON_INTERPRET=0 pytest tests/kernels`` runs it compiled.
+Without a card it runs interpreted; on one, compiled.
 
 The tolerance is a bound. With u the largest relative error of one rounding to the dtype (rounding.py, which
 says what interpreted bf16 shows), weights and results are each rounded

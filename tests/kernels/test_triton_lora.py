@@ -1,6 +1,6 @@
 """The Triton kernels of grouped LoRA against their definition in float64.
 
-Without a card they run interpreted; on one, ``TRITON_INTERPRET=0 pytest tests/kernels`` runs them compiled.
+Without a card they run interpreted; on one, compiled.
 
 Tolerances are bounds, not habits. With u the largest relative error of one rounding (rounding.py, which says
 what interpreted bf16 shows), every result and every gradient passes at most four of them: both factors A and

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparta_lite.errors import SpartaError
-from sparta_lite.training.choice import choose_trainer
+from sparta_lite.training.choice import Trainer, choose_trainer
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
@@ -48,9 +48,26 @@ def test_auto_without_a_gpu_is_tribe_and_imports_nothing(monkeypatch: pytest.Mon
 )
 def test_auto_on_a_gpu_without_unsloth_is_tribe(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     break_import(monkeypatch, error)
+    monkeypatch.setattr("sparta_lite.training.choice.find_spec", lambda name: object())
     name, reason = choose_trainer("auto", CARD, "qwen2", torch.bfloat16)
     assert name == "tribe"
     assert "unsloth" in reason
+
+
+@pytest.mark.usefixtures("installed")
+def test_auto_where_both_can_takes_what_it_is_told() -> None:
+    both: list[tuple[Trainer, str]] = [("tribe", "3 s and 4 s"), ("unsloth", "4 s and 3 s")]
+    for told in both:
+        assert choose_trainer("auto", CARD, "qwen2", torch.bfloat16, lambda told=told: told) == told
+    assert choose_trainer("unsloth", CARD, "qwen2", torch.bfloat16, lambda: both[0])[0] == "unsloth"
+    assert choose_trainer("tribe", CARD, "qwen2", torch.bfloat16, lambda: both[1])[0] == "tribe"
+
+
+def test_unsloth_is_not_imported_where_tribe_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it patches transformers, PEFT and TRL."""
+    break_import(monkeypatch, AssertionError("imported"))
+    monkeypatch.setattr("sparta_lite.training.choice.find_spec", lambda name: object())
+    assert choose_trainer("auto", CARD, "qwen2", torch.bfloat16, lambda: ("tribe", "faster"))[0] == "tribe"
 
 
 @pytest.mark.usefixtures("installed")

@@ -22,7 +22,7 @@ class Training(Section):
     trainer: Literal["auto", "tribe", "unsloth", "trl"] = Field(
         default="auto",
         description="'tribe' trains many adapters at once, 'unsloth' and 'trl' one after another; 'auto': "
-        "unsloth on a GPU where it is installed, else tribe",
+        "on a GPU where unsloth is installed whichever the plan finds faster, else tribe",
     )
     beta: Width = Field(default=0.1, description="Strength of the pull to the adapter's own start")
     learning_rate: float = Field(default=1e-6, ge=1e-12, le=10, description="At its peak; cosine down to 0")
