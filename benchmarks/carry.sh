@@ -16,7 +16,7 @@ LACKING="annotated-types antlr4-python3-runtime bitsandbytes datasets dill latex
 multiprocess peft plotly pydantic pydantic-core trl typing-extensions typing-inspection setuptools==81.0.0
 cut-cross-entropy==25.1.1 docstring-parser==0.18.0 msgspec==0.22.0 nest-asyncio==1.6.0 structlog==26.1.0
 torchao==0.18.0 typeguard==4.6.1 tyro==1.0.17 unsloth unsloth-zoo"
-MOST=$((64 * 1024 * 1024 - 65536)) # bytes of a portion, the scripts in it aside
+MOST=${MOST:-$((64 * 1024 * 1024 - 65536))} # bytes of a portion, the scripts in it aside
 
 version=3.12 out=
 while [ $# -gt 0 ]; do
