@@ -86,6 +86,11 @@ _BASES = (("7b", 8 * 10**9, 56 << 10), ("1.5b", 3 * 10**9, 28 << 10), ("small", 
 """Shape; bytes with ten adapters of rank 16, roughly; bytes of a cached token."""
 
 
+def steps_of(rehearsal: bool) -> dict[str, Step]:
+    """``STEPS``; in a rehearsal none is given up before ten minutes, however busy the machine is."""
+    return {name: replace(step, budget=600 if rehearsal else step.budget) for name, step in STEPS.items()}
+
+
 def make_card(arguments: argparse.Namespace, folder: Path) -> Card:
     import torch
     from card_base import describe_base
@@ -150,7 +155,7 @@ def main() -> None:
             from card_install import about
 
             card = make_card(arguments, Path(folder))
-            work(card, STEPS, names, arguments.json, about(card), arguments.until)
+            work(card, steps_of(arguments.rehearse), names, arguments.json, about(card), arguments.until)
         return
 
     import torch
@@ -173,7 +178,7 @@ def main() -> None:
         "--until",
         str(time.time() + arguments.seconds),
     ]
-    drive(STEPS, names, arguments.json, command)
+    drive(steps_of(arguments.rehearse), names, arguments.json, command)
     show(STEPS, read(arguments.json))
 
 

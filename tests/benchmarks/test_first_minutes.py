@@ -39,7 +39,7 @@ def test_every_step_on_a_cpu(card, tmp_path, monkeypatch, capsys):
     from card_install import about
     from card_table import show
     from card_work import read, work
-    from first_minutes import STEPS
+    from first_minutes import STEPS, steps_of
 
     def start(command, environment, fine=(0,)):
         if "pytest" in command:
@@ -48,7 +48,7 @@ def test_every_step_on_a_cpu(card, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(card_runs, "_started", start)
     file = tmp_path / "found.json"
-    work(card, STEPS, list(STEPS), file, about(card))
+    work(card, steps_of(True), list(STEPS), file, about(card))
     report = read(file)
     assert {name: ended.get("error") for name, ended in report["steps"].items()} == dict.fromkeys(STEPS)
     found = {name: ended["found"] for name, ended in report["steps"].items()}
