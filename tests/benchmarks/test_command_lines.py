@@ -21,9 +21,12 @@ HELPERS = {
     "card_work",
     "counting",
     "forking",
+    "pair_figures",
     "peers",
     "published_way",
+    "rounds",
     "side_by_side",
+    "slips",
     "tiny_tribe",
 }
 PEERS = {"card_peers", "card_unsloth"}  # started by a benchmark, with a task in a file
