@@ -69,6 +69,8 @@ def slip(question: str, answer: str, seed: int, row: int) -> str | None:
     generator("slip", seed, row).shuffle(tries)
     given = _numbers(question) | {value for word, value in _NAMED.items() if word in question.lower()}
     for number, changed in tries:
+        if _number(steps[number][1]) is not None:  # `<<20=20>>` behind an equation in words is no sum
+            continue
         text = _carry(answer, steps[number].start(), changed, given)
         if text is not None and _final(text) != _final(answer):
             return text

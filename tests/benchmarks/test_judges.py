@@ -123,6 +123,7 @@ def test_neither_solution_shows_annotations() -> None:
         ("6 and six, or twelve?", "6+6=<<6+6=12>>12\n#### 12", "a number of the question, in words"),
         ("6 and 7?", "About 13: 6+7=<<6+7=13>>13\n#### 13", "stood there before"),
         ("6 and 7?", "6+7=<<6+7=13>> thirteen\n#### 13", "not written behind the annotation"),
+        ("2x is 26?", "x=<<13=13>>13\n#### 13", "a number alone is no sum"),
         ("6 and 5?", "6-5=<<6-5=1>>1\n#### 1", "nothing between its half and its double"),
     ],
 )
