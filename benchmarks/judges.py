@@ -11,7 +11,7 @@ scored higher; a tie, and a pair of which one solution got no score, count half,
 
 Ten questions at a time are measured, and are in the file at once: the same command goes on from there, with
 more ``--questions`` too. Rounds, which share the pass over their prompt here, may be asked about fewer of
-them. Seconds are those of this process on the CPU.
+them, or none. Seconds are those of this process on the CPU.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class Judges:
             for at, pair in zip(range(0, len(prompts), 2), pairs, strict=True)
         ]
         times = {"reading": replies.reading, "writing": replies.writing}
-        return {"pairs": found, "seconds": times, "a_reply": replies.texts[0][0][:200]}
+        failed = [text[:100] for texts in replies.texts for text in texts if parse_score(text) is None]
+        return {"pairs": found, "seconds": times, "unparsed": failed[:5]}
 
     def _prompts(self, layout: str, pairs: Sequence[Pair]) -> tuple[Chat, list[Prompt]]:
         request = JUDGE_REQUESTS[layout]
@@ -215,7 +216,9 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a directory in transformers' form, or a .gguf file")
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's published test.jsonl")
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--asked", type=int, help="questions that rounds are asked about; default: all")
+    parser.add_argument(
+        "--asked", type=int, help="questions that rounds are asked about; default: all; 0: none"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--quantization", choices=("none", "nf4"), default="none")
     parser.add_argument("--max-new-tokens", type=int, default=24, help="of a round")
@@ -223,7 +226,7 @@ def main() -> None:
     arguments = parser.parse_args()
     asked = arguments.questions if arguments.asked is None else arguments.asked
     for name, count in (("--questions", arguments.questions), ("--asked", asked)):
-        if count < 1 or count % PART:
+        if count < 0 or count % PART or not arguments.questions:
             parser.error(f"{name} takes {PART}, {2 * PART}, ..., not {count}")
     one_thread()
     pairs, looked = read_pairs(arguments.data, arguments.questions)

@@ -41,17 +41,20 @@ def summary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "5 rounds": {row: [mean(each) for each in pair["rounds"]] for row, pair in asked.items()},
     }
     rounds = [[score for side in pair["rounds"] for score in side] for pair in asked.values()]
-    seconds = _seconds(parts, len(passed), len(asked), len(rounds[0]) // 2)
+    seconds = _seconds(parts, len(passed), len(asked), len(rounds[0]) // 2 if rounds else 0)
     base = given["pass"]
     return {
         "rounds": sum(map(len, rounds)),
-        "parsed": _with_interval([sum(each is not None for each in own) / len(own) for own in rounds]),
+        "parsed": _with_interval([sum(each is not None for each in own) / len(own) for own in rounds])
+        if rounds
+        else None,
         "mass": statistics.mean(each for pair in passed.values() for each in pair["mass"]),
         "prefix": statistics.median(each for pair in passed.values() for each in pair["prefix"]),
         "tokens": sum(part.get("tokens", 0) for part in parts) / (2 * len(passed)),
         "methods": {
             name: _method(list(scores.values()), [base[row] for row in scores]) | seconds[name]
             for name, scores in given.items()
+            if scores
         },
     }
 
@@ -62,10 +65,10 @@ def _seconds(
     """CPU seconds of one judgment, by method: as measured, where all rounds share the pass over the prompt,
     and what it comes to where each round reads the prompt by itself."""
     once, reading, writing = (
-        sum(part["seconds"].get(name, 0.0) for part in parts) / (2 * pairs)
+        sum(part["seconds"].get(name, 0.0) for part in parts) / (2 * pairs or 1)
         for name, pairs in (("pass", passed), ("reading", asked), ("writing", asked))
     )
-    one = reading + writing / rounds
+    one = reading + writing / (rounds or 1)
     taken = {
         "pass": (once, once),
         "pass, cut": (once, once),
@@ -103,9 +106,9 @@ def _average(values: Sequence[float]) -> float | None:
 
 
 def print_summary(console: Console, layout: str, found: dict[str, Any]) -> None:
-    parsed = _interval(found["parsed"])
+    parsed = f"{_interval(found['parsed'])} of {found['rounds']} rounds parse; " if found["rounds"] else ""
     title = (
-        f"{layout}: {parsed} of {found['rounds']} rounds parse; "
+        f"{layout}: {parsed}"
         f"mass {found['mass']:.3f}; log p of the forced prefix {found['prefix']:.1f} (median)"
     )
     table = Table(title=title, title_justify="left")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from sparta_lite.engine.bank import Adapter, Bank, empty_bank
 from sparta_lite.engine.base import Base, load_base
@@ -224,3 +225,12 @@ def test_figures_by_hand() -> None:
     assert found["methods"]["pass, cut"]["accuracy"][0] == pytest.approx(2 / 3)
     assert (five["seconds"], five["seconds_apart"]) == (2.5, 4.5)
     assert (found["parsed"][0], found["mass"], found["prefix"], found["tokens"]) == (0.75, 0.75, -2.0, 10.0)
+
+
+def test_a_pass_alone_has_figures_too() -> None:
+    figures = module("pair_figures")
+    pair = {"row": 4, "plain": [7, 6], "cut": [8, 8], "mass": [0.5, 1.0], "prefix": [-1.0, -3.0]}
+    found = figures.summary([{"method": "pass", "pairs": [pair], "seconds": {"pass": 6.0}, "tokens": 60}])
+    assert list(found["methods"]) == ["pass", "pass, cut"]
+    assert (found["rounds"], found["parsed"], found["methods"]["pass"]["seconds"]) == (0, None, 3.0)
+    figures.print_summary(Console(), "turns", found)
