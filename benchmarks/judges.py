@@ -146,8 +146,8 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 5)
 
 
-def read_pairs(path: Path, count: int) -> tuple[list[Pair], int]:
-    """The first pairs of the published file, and how many of its rows were looked at."""
+def read_pairs(path: Path, count: int) -> list[Pair]:
+    """The first pairs of the published file."""
     pairs: list[Pair] = []
     rows = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(rows):
@@ -155,7 +155,7 @@ def read_pairs(path: Path, count: int) -> tuple[list[Pair], int]:
         if pair := make_pair(number, row["question"], row["answer"], SEED):
             pairs.append(pair)
         if len(pairs) == count:
-            return pairs, number + 1
+            return pairs
     sys.exit(
         f"error: the rule serves {len(pairs)} of the {len(rows)} questions in {path}, fewer than {count}"
     )
@@ -229,7 +229,7 @@ def main() -> None:
         if count < 0 or count % PART or not arguments.questions:
             parser.error(f"{name} takes {PART}, {2 * PART}, ..., not {count}")
     one_thread()
-    pairs, looked = read_pairs(arguments.data, arguments.questions)
+    pairs = read_pairs(arguments.data, arguments.questions)
     name = arguments.name or Path(arguments.model).name
     sampling = asdict(SAMPLING) | {"rounds": ROUNDS, "max_new_tokens": arguments.max_new_tokens, "seed": SEED}
     facts = {
@@ -238,7 +238,6 @@ def main() -> None:
         "quantization": arguments.quantization,
         "settings": sampling,
         "date": date.today().isoformat(),
-        "rows_looked_at": looked,
     } | circumstances()
     console = Console(width=max(Console().width, 150))
     try:

@@ -159,8 +159,8 @@ def test_a_measurement_goes_on_where_it_was_stopped(
     monkeypatch.setattr(judges, "PART", 2)
     judge_of = judges.Judges(*judge, 4)
     facts = {"model": "tiny", "dtype": "float32", "quantization": "none", "settings": {}}
-    pairs, looked = judges.read_pairs(DATA, 4)
-    assert (len(pairs), looked) == (4, 4)
+    pairs = judges.read_pairs(DATA, 4)
+    assert [pair.row for pair in pairs] == [0, 1, 2, 3]
     whole = judges.measure(judge_of, pairs, 2, facts, tmp_path / "whole.json")
     path = tmp_path / "parts.json"
     judges.measure(judge_of, pairs[:2], 2, facts, path)
@@ -180,7 +180,7 @@ def test_a_measurement_goes_on_where_it_was_stopped(
 def test_both_readings_of_a_pass_are_those_of_expected_scores(judge: tuple[Base, Bank]) -> None:
     judges = module("judges")
     base, bank = judge
-    (pair, *_), _ = judges.read_pairs(DATA, 1)
+    (pair,) = judges.read_pairs(DATA, 1)
     (found,) = judges.Judges(base, bank, 4).by_pass("turns", [pair])["pairs"]
     chat = Chat(base.tokenizer, None, "turns", judges.JUDGE_REQUESTS["turns"], ending=base.ending)
     for name, sampling in (("plain", PLAIN), ("cut", judges.SAMPLING)):
