@@ -54,6 +54,8 @@ class Planned:
     """Bytes."""
     brief: tuple[str, ...] = ()
     """What a view says in place of ``lines``; empty: it says those."""
+    seconds: dict[str, tuple[Seconds, Seconds]] = field(default_factory=dict)
+    """Phase -> the least and the most that one round of it is estimated to take."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sparta_lite.campaign.config import preset_values
 from sparta_lite.campaign.events import Planned
-from sparta_lite.campaign.planning import duration, gigabytes, summary
+from sparta_lite.campaign.planning import durations, gigabytes, summary
 from sparta_lite.campaign.settings import SIZES, Config
-from sparta_lite.engine.pace import seconds, whole
+from sparta_lite.engine.pace import seconds, span, whole
 from sparta_lite.engine.phases import cache_bytes
 from sparta_lite.engine.plan import Plan
 from sparta_lite.engine.shape import weight_bytes
@@ -23,11 +23,12 @@ def announcement(made: Plan, config: Config) -> Planned:
     """A plan as a run tells it: the whole table where sizes were left open, else two lines."""
     memory = {phase.name: made.weights + phase.memory + made.machine.reserve for phase in made.phases}
     lines = summary(made) if len(made.given) == len(SIZES) else table(made, config)
-    return Planned(tuple(lines), memory, made.machine.memory)
+    spans = {phase: span(made, each) for phase, each in seconds(made).items()}
+    return Planned(tuple(lines), memory, made.machine.memory, seconds=spans)
 
 
 def brief(made: Plan, recorded: Path) -> tuple[str, ...]:
-    """A plan in two lines: what it comes to, and how to see it whole.
+    """A plan in few lines: what it comes to, what makes its times uncertain, and how to see it whole.
 
     Args:
         made: the plan.
@@ -36,6 +37,7 @@ def brief(made: Plan, recorded: Path) -> tuple[str, ...]:
     return (
         f"plan: needs {gigabytes(made.needed)} of {gigabytes(made.machine.memory)} on {made.machine.name}, "
         f"roughly {_time(made)}",
+        *(f"plan: {note}" for note in made.machine.notes),
         f"plan: `sparta-lite plan {shlex.quote(str(recorded))}` shows it whole",
     )
 
@@ -56,7 +58,8 @@ def table(made: Plan, config: Config) -> list[str]:
     for phase in made.phases:
         parts = [f"{phase.parts[part] / 1e9:.2f}" if part in phase.parts else "" for part in _PARTS]
         peak = f"{(made.weights + phase.memory) / 1e9:.2f}"
-        lines.append(_row(phase.name, parts, peak, duration(times[phase.name])))
+        time = durations(span(made, times[phase.name])).replace(" to ", "-")
+        lines.append(_row(phase.name, parts, peak, time))
     libraries = "CUDA context" if machine.kind == "cuda" else "libraries"
     lines.append(
         f"needs {gigabytes(made.needed)}, of it {gigabytes(machine.reserve)} in reserve for the {libraries} "
@@ -73,6 +76,7 @@ def table(made: Plan, config: Config) -> list[str]:
     return [
         *lines,
         f"training is by the trainer {work.trainer}; each time above is for one iteration",
+        *machine.notes,
         f"{work.iterations} x {work.duels:,} duels take roughly {_time(made)}",
     ]
 
@@ -106,12 +110,12 @@ def _held(made: Plan) -> str:
 
 def _time(made: Plan) -> str:
     """Of the whole run, such as '40 s with usual answers'."""
-    return f"{duration(whole(made))} with {'the longest' if made.work.usual is None else 'usual'} answers"
+    return f"{durations(span(made, whole(made)))} with {'the longest' if made.work.usual is None else 'usual'} answers"
 
 
 def _row(name: str, parts: tuple[str, ...] | list[str], peak: str, time: str) -> str:
     columns = (f"{part:>{len(title)}}" for part, title in zip(parts, _PARTS, strict=True))
-    return f"{name:<9} {' '.join(columns)} {peak:>7} {time:>7}".rstrip()
+    return f"{name:<8} {' '.join(columns)} {peak:>6} {time:>14}".rstrip()
 
 
 def _count(number: int) -> str:

@@ -19,7 +19,7 @@ from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe, to_be_forged
 from sparta_lite.engine.hub import CONFIG_FILE, local
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
-from sparta_lite.engine.pace import card, processor, seconds, whole
+from sparta_lite.engine.pace import Span, card, processor, seconds, span, whole
 from sparta_lite.engine.peft_config import read_settings
 from sparta_lite.engine.plan import Plan, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
@@ -119,7 +119,7 @@ def is_planned(config: Config) -> bool:
 
 
 def summary(made: Plan) -> list[str]:
-    """A plan in two lines."""
+    """A plan in two lines, and what stood in the way of measuring the machine."""
     largest = max(made.phases, key=lambda phase: phase.memory)
     sizes, work = made.sizes, made.work
     resident = min(sizes.resident, work.adapters)
@@ -128,9 +128,10 @@ def summary(made: Plan) -> list[str]:
     return [
         f"plan: {made.machine.name}: {gigabytes(made.needed)} of {gigabytes(made.machine.memory)}, most in "
         f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; time, roughly: "
-        f"{duration(whole(made))}",
+        f"{durations(span(made, whole(made)))}",
         f"plan: {sizes.places} places, {sizes.batch_tokens:,} scoring tokens, {together} in training "
         f"({work.trainer}, {kept}), {resident} of {work.adapters} adapters resident",
+        *(f"plan: {note}" for note in made.machine.notes),
     ]
 
 
@@ -143,6 +144,15 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def durations(estimated: Span) -> str:
+    """Such as 3 to 8 min, 40 s to 2 min."""
+    least, most = map(duration, estimated)
+    if least == most:
+        return least
+    (number, unit), (_, other) = least.split(), most.split()
+    return f"{number if unit == other else least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ def _target(config: Config, choices: Choices | None, shape: Shape, held: int) ->
         name = torch.cuda.get_device_name(choices.device)
         machine = card(name, given or torch.cuda.mem_get_info(choices.device)[0] + held)
     else:
-        machine = processor(given or psutil.virtual_memory().available + held)
+        machine = processor(given or psutil.virtual_memory().available + held, choices.dtype)
     return _Target(machine, choices.dtype.itemsize, choices.trainer)
 
 

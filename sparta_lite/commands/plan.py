@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as js
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,7 @@ def plan(
 
 
 def _as_json(made: Plan, settings: Config) -> dict[str, object]:
-    from sparta_lite.engine.pace import seconds, whole
+    from sparta_lite.engine.pace import seconds, span, whole
 
     times = seconds(made)
     return {
@@ -74,11 +75,15 @@ def _as_json(made: Plan, settings: Config) -> dict[str, object]:
             phase.name: {
                 "memory": made.weights + phase.memory,
                 "parts": dict(phase.parts),
-                "seconds": round(times[phase.name], 3),
+                "seconds": _rounded(span(made, times[phase.name])),
             }
             for phase in made.phases
         },
         "peak": made.peak,
         "needed": made.needed,
-        "seconds": round(whole(made), 3),
+        "seconds": _rounded(span(made, whole(made))),
     }
+
+
+def _rounded(seconds: Sequence[float]) -> list[float]:
+    return [round(each, 3) for each in seconds]

@@ -1,17 +1,24 @@
 """How long a planned run may take: operations over a device's rate, bytes over its bandwidth.
 
-A rough estimate: nothing else runs on the machine, and where it is not known what is usual every answer is
-taken as long as it may be, every duel as making a pair.
+A rough estimate, said as a range: where it is not known what is usual every answer is taken as long as it may
+be, every duel as making a pair.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sparta_lite.engine.plan import Plan
 from sparta_lite.engine.shape import Shape, weight_bytes
 from sparta_lite.engine.work import Machine, Usual, Work
+
+if TYPE_CHECKING:
+    import torch
+
+    from sparta_lite.engine.processor import Speed
+
+Span = tuple[float, float]
+"""Seconds: the least and the most."""
 
 _CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes a second; the makers' figures
     "RTX 3060": (12e9, 51e12, 360e9),
@@ -30,9 +37,12 @@ _CARDS = {  # name in the driver: bytes, dense 16-bit operations a second, bytes
 _LIKE = ("RTX 3060", "T4", "RTX 4090", "RTX 5090", "L40S", "H100", "H200")
 """A card of unknown name is taken for the first of these that has as much memory."""
 
-_REACHED = 0.4  # share that such work reaches of a maker's operations, or of a bare matrix product's
+_REACHED = 0.4  # share that such work reaches of a maker's operations
+_REACHED_HERE = 0.5  # ... of a bare matrix product's on this processor
 _STREAMED = 0.7  # share of the bandwidth
 _CALLS = {"cuda": 2e-4, "cpu": 5e-4}  # seconds a decoder layer costs the host, however little it computes
+_WITHIN = 2.0  # runs on a processor took between so much less and so much more than estimated; RESULTS.md
+_BESIDE = 2.0  # a thread alone on its core may take so much less CPU time than beside another one on it
 _START = 10.0  # seconds until everything is imported and loaded
 _PROMPT = 0.25  # a usual question, as a share of the longest
 _REQUEST = 200  # tokens that a judge reads beside question and answer
@@ -47,25 +57,26 @@ def card(name: str, memory: int) -> Machine:
     return Machine("cuda", named, memory, operations * _REACHED, bandwidth * _STREAMED)
 
 
-def processor(memory: int) -> Machine:
-    """This machine's CPU, its rates measured in a few hundredths of a second, with torch's threads."""
-    import torch
+def processor(memory: int, dtype: torch.dtype) -> Machine:
+    """This machine's CPU, measured in a tenth of a second on torch's threads; see ``engine.processor``."""
+    from sparta_lite.engine.processor import measure
 
-    square = torch.ones(256, 256)
-    stream = torch.ones(1 << 21)
-    operations = 2 * 256**3 / _seconds(lambda: square @ square)
-    bandwidth = 2 * stream.nbytes / _seconds(stream.clone)
-    return Machine("cpu", "CPU", memory, operations * _REACHED, bandwidth * _STREAMED)
+    return measured(memory, measure(dtype))
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    work()
-    best = 1.0
-    for _ in range(20):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
+def measured(memory: int, speed: Speed) -> Machine:
+    """A CPU of that speed. While it is busy a run may take as long as it does now, or as it would alone."""
+    alone = _BESIDE if speed.busy else 1.0
+    within = max(_WITHIN, speed.apart)
+    return Machine(
+        "cpu",
+        "CPU",
+        memory,
+        speed.operations * _REACHED_HERE,
+        speed.bandwidth * _STREAMED,
+        (1 / (within * alone), within * speed.waits),
+        () if speed.busy is None else (speed.busy,),
+    )
 
 
 def seconds(plan: Plan) -> dict[str, float]:
@@ -102,6 +113,12 @@ def whole(plan: Plan) -> float:
         + plan.work.iterations * (each["generate"] + each["judge"] + each["train"])
         + (plan.work.evaluations * each.get("evaluate", 0.0))
     )
+
+
+def span(plan: Plan, estimated: float) -> Span:
+    """An estimate as a range."""
+    shortest, longest = plan.machine.margin
+    return estimated * shortest, estimated * longest
 
 
 def _generation(plan: Plan, rows: int, prompt: int, answer: int) -> float:

@@ -21,6 +21,10 @@ class Machine:
     """Operations a second in the dtype of the base, as measured or as the maker says."""
     bandwidth: float
     """Bytes a second."""
+    margin: tuple[float, float] = (0.5, 2.0)
+    """What an estimated time is multiplied with for the shortest and the longest that it may be."""
+    notes: tuple[str, ...] = ()
+    """What stood in the way of measuring the rates, for people."""
 
     @property
     def reserve(self) -> int:

@@ -7,7 +7,7 @@ from statistics import fmean
 from rich.segment import Segment
 from rich.style import Style
 
-from sparta_lite.show import chart
+from sparta_lite.show import chart, remaining
 from sparta_lite.show.duel import duel_lines
 from sparta_lite.show.leaderboard import leaderboard_lines
 from sparta_lite.show.lines import (
@@ -30,7 +30,7 @@ from sparta_lite.show.lines import (
     spread,
 )
 from sparta_lite.show.state import ITERATION, PHASES, UNITS, Board, HeldOut, Round
-from sparta_lite.show.text import clean, clip, duration, memory
+from sparta_lite.show.text import clean, clip, duration, durations, memory
 
 MOST_CHART = 16
 DUEL_HEIGHT = 6
@@ -132,8 +132,8 @@ def _progress(board: Board, width: int) -> list[Line]:
         return [[Segment(" loading", FAINT)]]
     iteration = f"iteration {board.iteration_shown}/{run.iterations}"
     left = [MARGIN, Segment(iteration, STRONG), Segment("  ", PLAIN)]
-    seconds = board.seconds_left()
-    right = [] if seconds is None else [Segment(f"{duration(seconds)} left", STRONG), MARGIN]
+    left_over = remaining.left(board)
+    right = [] if left_over is None else [Segment(f"{durations(left_over)} left", STRONG), MARGIN]
     phases = _phases(board, current)
     if length(left) + length(phases) + length(right) + 2 > width:
         phases = [Segment(f"▸ {current.phase}", ACCENT_STRONG)]

@@ -22,10 +22,11 @@ from sparta_lite.campaign.events import (
     StandingsChanged,
     Warned,
 )
+from sparta_lite.show import remaining
 from sparta_lite.show.outlet import Outlet
 from sparta_lite.show.state import UNITS, Board, Round
 from sparta_lite.show.summary import summary
-from sparta_lite.show.text import clean, counted, duration, harmless, rate
+from sparta_lite.show.text import clean, counted, duration, durations, harmless, rate
 
 SECONDS_BETWEEN_REPORTS = 60
 """A phase that takes long says so often how far it is."""
@@ -104,10 +105,10 @@ class PlainView:
             return []
         self._reported = event.seconds
         line = f"{event.done:,} of {event.total:,} {UNITS[event.phase]}"
-        if (left := self._board.seconds_left_in_phase()) is not None:
-            line += f", {duration(left)} left"
-        if (left := self._board.seconds_left()) is not None:
-            line += f" ({duration(left)} for the run)"
+        if (here := remaining.left_in_phase(self._board)) is not None:
+            line += f", {duration(here)} left"
+        if (left := remaining.left(self._board)) is not None:
+            line += f" ({durations(left)} for the run)"
         return [f"{self._where()} {event.phase:<9} {line}"]
 
     def _finished_phase(self, event: PhaseFinished) -> list[str]:

@@ -115,10 +115,12 @@ class Board:
     warnings: list[str] = field(default_factory=list)
     plan: tuple[str, ...] = ()
     """What was said of the memory plan."""
+    planned: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Phase -> the least and the most seconds that a round of it was planned to take."""
     _duels: set[tuple[int, int]] = field(default_factory=set)
-    _measured: dict[Phase, tuple[int, float]] = field(default_factory=dict)
+    measured_rounds: dict[Phase, tuple[int, float]] = field(default_factory=dict)
     """Units and seconds of this process's finished rounds."""
-    _totals: dict[Phase, int] = field(default_factory=dict)
+    totals: dict[Phase, int] = field(default_factory=dict)
     """Units in a phase's latest round."""
     _first_iteration: int | None = None
     """Of this process."""
@@ -146,6 +148,7 @@ class Board:
                 self.alone = event.adapter
             case Planned():
                 self.plan = event.brief or event.lines
+                self.planned = event.seconds
             case Warned():
                 self.warnings.append(event.message)
             case RunStarted():
@@ -224,61 +227,10 @@ class Board:
         places = [self._place(adapter, latest) for adapter in self.adapters]
         return sorted(places, key=lambda place: -place.standing.reputation if place.standing else 0.0)
 
-    def seconds_left_in_phase(self) -> float | None:
-        """What is left of the current phase at this process's pace; None before anything was measured."""
-        if self.round is None:
-            return None
-        remaining = self.round.total - self.round.done
-        pace = self._pace(self.round.phase)
-        return remaining * pace if pace is not None else None if remaining else 0.0
-
-    def seconds_left(self) -> float | None:
-        """What is left of the run: the current phase, and every phase still to come.
-
-        A phase to come is expected to have as many units as its latest round, at the mean seconds a unit
-        that this process measured for that phase. None until every phase of an iteration was measured;
-        match-making and settling are left out while they have not been.
-        """
-        left = self.seconds_left_in_phase()
-        if self.run is None or left is None:
-            return None
-        for phase in PHASES:
-            rounds = self._rounds_to_come(phase)
-            pace = self._pace(phase)
-            if rounds > 0 and pace is not None:
-                left += rounds * self._totals[phase] * pace
-            elif rounds > 0 and phase not in ("match", "settle"):
-                return None
-        return left
-
-    def _pace(self, phase: Phase) -> float | None:
-        """Seconds a unit."""
-        units, seconds = self._measured.get(phase, (0, 0.0))
-        if self.round is not None and self.round.phase == phase:
-            more_units, more_seconds = self.round.measured
-            units, seconds = units + more_units, seconds + more_seconds
-        return seconds / units if units > 0 else None
-
-    def _rounds_to_come(self, phase: Phase) -> int:
-        """Whole rounds of ``phase`` after the current one."""
-        assert self.run is not None
-        current = self.round
-        if phase == "evaluate":
-            if not self.evaluations:
-                return 0
-            measured = sorted(self.evaluations)
-            every = measured[1] - measured[0] if len(measured) > 1 else 1
-            running = current is not None and current.phase == "evaluate" and current.done < current.total
-            return max(-(-(self.run.iterations - measured[-1]) // every) - running, 0)
-        rounds = self.run.iterations - self.learned
-        if current is not None and current.phase != "evaluate" and current.iteration == self.learned:
-            rounds -= ITERATION.index(phase) <= ITERATION.index(current.phase)
-        return max(rounds, 0)
-
     def _start(self, event: RunStarted) -> None:
         self.run = event
         self.round = self.finished = self.tokens_per_second = self.memory = self._first_iteration = None
-        self._measured.clear()
+        self.measured_rounds.clear()
 
     def _begin(self, event: PhaseStarted) -> None:
         self._store_round()
@@ -287,7 +239,7 @@ class Board:
         if event.phase != "evaluate" or not self.evaluations:
             self.learned = event.iteration
         self.round = Round(event.phase, event.iteration, event.total)
-        self._totals[event.phase] = event.total
+        self.totals[event.phase] = event.total
         if not self._may_inherit(event.iteration):
             self.round.inherited = (0, 0.0)
 
@@ -303,7 +255,7 @@ class Board:
         current.seconds, current.tokens = event.seconds, event.tokens
         if current.inherited is None:
             current.inherited = (event.done, event.seconds)
-        self._totals[event.phase] = event.total
+        self.totals[event.phase] = event.total
         self.memory = event.memory
         self._measure_tokens(current)
 
@@ -322,9 +274,9 @@ class Board:
 
     def _store_round(self) -> None:
         if self.round is not None:
-            units, seconds = self._measured.get(self.round.phase, (0, 0.0))
+            units, seconds = self.measured_rounds.get(self.round.phase, (0, 0.0))
             more_units, more_seconds = self.round.measured
-            self._measured[self.round.phase] = (units + more_units, seconds + more_seconds)
+            self.measured_rounds[self.round.phase] = (units + more_units, seconds + more_seconds)
 
     def _decide(self, event: DuelDecided) -> None:
         self.duel = event

@@ -97,6 +97,12 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{whole % 60:02d}"
 
 
+def durations(seconds: tuple[float, float]) -> str:
+    """``12:34``, or ``12:34 to 1:02:03`` where they differ."""
+    least, most = map(duration, seconds)
+    return least if least == most else f"{least} to {most}"
+
+
 def memory(size: int) -> str:
     """Bytes as ``812 MiB`` or ``21.4 GiB``."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

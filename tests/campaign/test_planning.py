@@ -110,7 +110,7 @@ def test_the_pocket_tribe_keeps_its_own_sizes() -> None:
     own = {name: size for name, size in sizes(pocket).items() if size is not None}
     assert own == {name: size for name, size in sizes(config).items() if name != "resident"}
     assert config.tribe.resident == made.work.adapters == 10
-    assert len(summary(made)) <= 2
+    assert len(summary(made)) <= 2 + len(made.machine.notes)
 
 
 def test_a_card_that_is_not_here(bare: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_run_tells_its_plan_and_resumes_with_its_sizes(
     assert told[0].lines[0].startswith("CPU: ")  # sizes were left open: the whole table
     assert any(line.startswith("  batch_tokens: ") for line in told[0].lines)
     assert max(told[0].memory.values()) <= told[0].available
-    needed, where = told[0].brief
+    needed, *_, where = told[0].brief  # between them what a busy machine makes uncertain
     assert f"needs {max(told[0].memory.values()) / 1e9:.2f} GB of " in needed
     assert told[0].lines[-1].split("roughly ")[1] == needed.split("roughly ")[1]
     assert f"`sparta-lite plan {tmp_path / 'run' / 'config.yaml'}`" in where

@@ -59,7 +59,7 @@ def test_json_adds_up(base: Path) -> None:
     assert plan["parameters"] == 494_032_768  # Qwen2.5-0.5B, as its model card says: 0.49 billion
     for phase in plan["phases"].values():
         assert phase["memory"] == plan["weights"] + sum(phase["parts"].values())
-        assert phase["seconds"] > 0
+        assert 0 < phase["seconds"][0] < phase["seconds"][1]
     assert plan["peak"] == max(phase["memory"] for phase in plan["phases"].values())
     assert plan["needed"] == plan["peak"] + plan["machine"]["reserve"] <= 8 * 10**9
     assert set(plan["sizes"]) == {

@@ -25,7 +25,7 @@ from transformers import (
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
-from sparta_lite.engine.pace import card, processor, seconds, whole
+from sparta_lite.engine.pace import card, seconds, whole
 from sparta_lite.engine.phases import longest_shared
 from sparta_lite.engine.plan import Plan, corrected, plan, planned
 from sparta_lite.engine.shape import (
@@ -379,9 +379,6 @@ def test_cards_are_known_by_name_or_taken_for_one_like_them() -> None:
     assert card("NVIDIA GeForce RTX 4090", 1).operations == card("RTX 4090", 2).operations
     assert card("NVIDIA A100-SXM4-40GB", 1).bandwidth < card("NVIDIA H100 80GB HBM3", 1).bandwidth
     assert "as fast as RTX 4090" in card("a card", int(24e9)).name
-    measured = processor(10**9)
-    assert measured.operations > 1e8
-    assert measured.bandwidth > 1e7
 
 
 def test_refusals(tmp_path: Path) -> None:

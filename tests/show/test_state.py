@@ -15,6 +15,7 @@ from sparta_lite.campaign.events import (
     PhaseFinished,
     PhaseProgress,
     PhaseStarted,
+    Planned,
     RunFinished,
     RunStarted,
     Scored,
@@ -22,6 +23,7 @@ from sparta_lite.campaign.events import (
     TrainingStep,
     Warned,
 )
+from sparta_lite.show.remaining import left, left_in_phase
 from sparta_lite.show.state import Board, HeldOut
 from sparta_lite.show.summary import summary
 
@@ -65,8 +67,8 @@ def test_time_left_adds_this_phase_and_the_phases_to_come_at_their_measured_pace
     )
 
     # Generation: 30 responses in 17 s. To come: judging 20 x 0.2 s, training 5 x 2 s.
-    assert now.seconds_left_in_phase() == pytest.approx(10 * 17 / 30)
-    assert now.seconds_left() == pytest.approx(10 * 17 / 30 + 4 + 10)
+    assert left_in_phase(now) == pytest.approx(10 * 17 / 30)
+    assert left(now) == pytest.approx((10 * 17 / 30 + 4 + 10,) * 2)
 
 
 def test_time_left_counts_every_iteration_and_evaluation_to_come() -> None:
@@ -81,7 +83,7 @@ def test_time_left_counts_every_iteration_and_evaluation_to_come() -> None:
 
     # Three iterations of 24 s, and three evaluations at the mean of 3 s and 5 s.
     assert now.learned == 1
-    assert now.seconds_left() == pytest.approx(3 * 24 + 3 * 4)
+    assert left(now) == pytest.approx((3 * 24 + 3 * 4,) * 2)
 
 
 def test_an_evaluation_under_way_is_not_counted_twice() -> None:
@@ -94,7 +96,7 @@ def test_an_evaluation_under_way_is_not_counted_twice() -> None:
         PhaseProgress(1, "evaluate", 50, 100, 0, 2.0, 5),
     )
 
-    assert now.seconds_left() == pytest.approx(2.0 + 24 + 4)
+    assert left(now) == pytest.approx((2.0 + 24 + 4,) * 2)
 
 
 def test_rarer_evaluations_are_expected_as_rarely() -> None:
@@ -110,14 +112,55 @@ def test_rarer_evaluations_are_expected_as_rarely() -> None:
     )
 
     # One training of 5 x 2 s, and evaluations after iterations 6 and 8, 4 s each.
-    assert now.seconds_left() == pytest.approx(10 + 2 * 4)
+    assert left(now) == pytest.approx((10 + 2 * 4,) * 2)
 
 
 def test_time_left_is_unknown_until_an_iteration_was_measured() -> None:
     now = board(started(), PhaseStarted(0, "generate", 20), PhaseProgress(0, "generate", 10, 20, 0, 5.0, 5))
 
-    assert now.seconds_left_in_phase() == pytest.approx(5.0)
-    assert now.seconds_left() is None
+    assert left_in_phase(now) == pytest.approx(5.0)
+    assert left(now) is None
+
+
+PLAN = Planned(
+    (),
+    {},
+    8,
+    seconds={"evaluate": (1.0, 4.0), "generate": (5.0, 20.0), "judge": (2.0, 8.0), "train": (5.0, 20.0)},
+)
+
+
+def test_before_anything_is_measured_time_left_is_the_plans_range() -> None:
+    now = board(PLAN, started(iterations=3), PhaseStarted(0, "evaluate", 100))
+    # An evaluation before the first iteration and after each: four, and three iterations of 12 to 48 s.
+    assert left(now) == pytest.approx((4 * 1 + 3 * 12, 4 * 4 + 3 * 48))
+
+
+def test_measured_phases_correct_the_plan_of_those_to_come() -> None:
+    begun = [PLAN, started(), PhaseStarted(0, "generate", 20)]
+    half = PhaseProgress(
+        0, "generate", 10, 20, 0, 20.0, 5
+    )  # 40 s for what was planned as 5 to 20, 10 in the middle
+    now = board(*begun, half)
+    # Here 20 s, one more round of 40 s, and two of judging and training at four times their plan.
+    assert left(now) == pytest.approx((60 + 2 * 4 * 7, 60 + 2 * 4 * 28))
+    now = board(PLAN, started(), *whole_phase(0, "generate", 20, 40.0), *whole_phase(0, "judge", 20, 4.0))
+    # 44 s where the middle of the plan was 10 + 4 s.
+    assert left(now) == pytest.approx((40 + 4 + 2 * 5 * 44 / 14, 40 + 4 + 2 * 20 * 44 / 14))
+    now = board(PLAN, started(), *FIRST_ITERATION)
+    assert left(now) == pytest.approx((24.0, 24.0))
+
+
+def test_a_phase_that_has_nothing_to_do_counts_for_nothing() -> None:
+    """Such as the votes of a baseline that learns from reference answers."""
+    now = board(
+        PLAN,
+        started(iterations=2),
+        *whole_phase(0, "generate", 20, 10.0),
+        *whole_phase(0, "judge", 0, 0.0),
+        *whole_phase(0, "train", 5, 10.0),
+    )
+    assert left(now) == pytest.approx((20.0, 20.0))
 
 
 def test_the_last_phase_of_the_last_iteration_leaves_only_itself() -> None:
@@ -127,7 +170,7 @@ def test_the_last_phase_of_the_last_iteration_leaves_only_itself() -> None:
         PhaseProgress(0, "train", 4, 5, 0, 8.0, 5),
     )
 
-    assert now.seconds_left() == pytest.approx(2.0)
+    assert left(now) == pytest.approx((2.0,) * 2)
 
 
 def test_a_resumed_phase_is_measured_from_where_this_process_took_it_up() -> None:
@@ -138,7 +181,7 @@ def test_a_resumed_phase_is_measured_from_where_this_process_took_it_up() -> Non
         PhaseProgress(1, "generate", 16, 20, 100, 2.5, 5),
     )
 
-    assert now.seconds_left_in_phase() == pytest.approx(4 * 2.0 / 4)
+    assert left_in_phase(now) == pytest.approx(4 * 2.0 / 4)
     assert now.tokens_per_second == pytest.approx(100 / 2.5)
 
 
@@ -148,7 +191,7 @@ def test_earlier_events_of_a_resumed_run_keep_results_and_lend_no_pace() -> None
 
     assert now.best_init == 0.5
     assert now.learned == 1
-    assert now.seconds_left_in_phase() is None
+    assert left_in_phase(now) is None
     assert now.tokens_per_second is None
 
 
