@@ -110,7 +110,8 @@ def _held(made: Plan) -> str:
 
 def _time(made: Plan) -> str:
     """Of the whole run, such as '40 s with usual answers'."""
-    return f"{durations(span(made, whole(made)))} with {'the longest' if made.work.usual is None else 'usual'} answers"
+    kind = "the longest" if made.work.usual is None else "usual"
+    return f"{durations(span(made, whole(made)))} with {kind} answers"
 
 
 def _row(name: str, parts: tuple[str, ...] | list[str], peak: str, time: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from sparta_lite.campaign.planning import planned
 from sparta_lite.campaign.run_record import RunRecord
-from sparta_lite.campaign.settings import Config
+from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.trainers import begun_with, faster
 from sparta_lite.campaign.tribe import Places
@@ -64,7 +64,8 @@ def choose(
         config: the run's settings.
         training: whether their trainer will be used; it may be missing where nothing trains.
         planning: whether shipped numbers will do, see ``config_file``.
-        record: of the run that this belongs to: ``auto`` keeps the trainer that it began with.
+        record: of the run that this belongs to: ``auto`` keeps the trainer that it began with and, on its
+            device, the dtype.
         held: see ``planned``.
 
     Raises:
@@ -78,38 +79,60 @@ def choose(
 
     # Only our own trainer takes SPPO's win rates.
     setting = config.training.trainer if training and config.algorithm != "sppo" else "tribe"
-    return choices_for(config.base, config.device, config.dtype, setting, planning, compare)
+    dtype = _dtype(config, choose_device(config.device), record, planning)
+    return choices_for(config.base, config.device, setting, planning, compare, dtype)
+
+
+def _dtype(
+    config: Config, device: torch.device, record: RunRecord | None, planning: bool
+) -> tuple[torch.dtype, str]:
+    if config.dtype == "auto" and record is not None and record.device == str(device):
+        named, _, why = record.choices.get("dtype", "").partition(" (")
+        if named in get_args(Dtype)[1:]:  # all but auto
+            return getattr(torch, named), why.removesuffix(")")
+    if config.base == POCKET:  # its results must not depend on the machine
+        return choose_dtype(config.dtype, device)
+    described = _described(config.base, planning)
+    hidden, inner = described.get("hidden_size"), described.get("intermediate_size")
+    if isinstance(hidden, int) and isinstance(inner, int) and min(hidden, inner) > 0:
+        return choose_dtype(config.dtype, device, (hidden, inner))
+    return choose_dtype(config.dtype, device)
+
+
+def _described(base: str, planning: bool) -> dict[str, Any]:
+    """What ``config.json`` says of the language model."""
+    described = read_object(config_file(base, planning), f"base: {base}")
+    text = described.get("text_config")
+    return text if isinstance(text, dict) else described
 
 
 def choices_for(
     base: str,
     device_setting: DeviceSetting = "auto",
-    dtype_setting: Dtype = "auto",
     trainer_setting: TrainerSetting = "auto",
     planning: bool = False,
     compare: Callable[[torch.device, torch.dtype], tuple[Trainer, str]] | None = None,
+    chosen: tuple[torch.dtype, str] | None = None,
 ) -> Choices:
     """The same for a base without a run.
 
     Args:
         base: see ``Config``, as the settings that follow.
         device_setting: ``device``.
-        dtype_setting: ``dtype``.
         trainer_setting: ``training.trainer``.
         planning: see ``choose``.
         compare: which trainer ``auto`` takes, see ``choose_trainer``.
+        chosen: what it computes in, and why; None: what the device computes in by default.
 
     Raises:
         SpartaError: see ``choose``.
     """
     device = choose_device(device_setting)
     keep_compiled(device)
-    dtype, why_dtype = choose_dtype(dtype_setting, device)
+    dtype, why_dtype = chosen or choose_dtype("auto", device)
     attention, why_attention = choose_attention(device, dtype)
     kernels, why_kernels = choose_kernels(device, dtype)
-    described = read_object(config_file(base, planning), f"base: {base}")
-    text = described.get("text_config")
-    architecture = (text if isinstance(text, dict) else described).get("model_type")
+    architecture = _described(base, planning).get("model_type")
     trainer, why_trainer = choose_trainer(
         trainer_setting, device, architecture, dtype, compare and (lambda: compare(device, dtype))
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from sparta_lite.engine.halving import choose_half
 from sparta_lite.errors import SpartaError
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
@@ -47,12 +48,23 @@ def keep_compiled(device: torch.device) -> None:
         os.environ["TRITON_CACHE_DIR"] = str(place)
 
 
-def choose_dtype(setting: Dtype, device: torch.device) -> tuple[torch.dtype, str]:
-    """What the base computes in, and why."""
+def choose_dtype(
+    setting: Dtype, device: torch.device, widths: tuple[int, int] | None = None
+) -> tuple[torch.dtype, str]:
+    """What the base computes in, and why.
+
+    Args:
+        setting: as the settings have it.
+        device: where it computes.
+        widths: of a base whose products a CPU is to be timed with, hidden and inside its MLP; None: a CPU
+            computes in fp32.
+    """
     if setting != "auto":
         dtype: torch.dtype = getattr(torch, setting)
         return dtype, "as the settings say"
     if device.type != "cuda":
+        if widths is not None:
+            return choose_half(*widths)
         return torch.float32, "16 bits change answers, and small models take longer in them on a CPU"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "the card computes in it natively"

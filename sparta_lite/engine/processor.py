@@ -1,7 +1,7 @@
 """How fast this machine's processor computes, and how much of it is free.
 
 Work is timed in CPU seconds of the thread that does it, so that what other programs take does not count. As
-many threads as the run will have do it side by side: what they get of the cores says whether so many are idle.
+many threads as the run will have do it side by side: what they get of the cores says how many are idle.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 _REPEAT = 0.003  # CPU seconds: what a clock of a microsecond measures well
 _FEWEST = 8  # repeats; they also show what a thread gets of its core
+_TURNS = 5  # repeats of each of two works that are compared
 _LONGEST = 0.5  # seconds by the clock, after which repeats need not agree any more
 _AGREE = 1.1  # the faster half of the repeats is that near to the fastest
 _FREE = 0.85  # of a core; who gets less shares it
@@ -69,7 +70,7 @@ class Speed:
     waits: float
     """How many times as long as on an idle machine work takes while this one stays as it is."""
     busy: str | None
-    """What people should hear of it, such as that there are more threads than idle cores; None: it is idle."""
+    """What people should hear of it, such as that threads outnumber idle cores; None: it is idle."""
 
 
 def measure(dtype: torch.dtype, clocks: Clocks | None = None) -> Speed:
@@ -145,6 +146,19 @@ def timed(work: Callable[[], object], clocks: Clocks | None = None) -> Timing:
     while len(repeats) < _FEWEST or not (passed().agrees or clocks.wall() - began > _LONGEST):
         repeats.append(_repeat(work, clocks.cpu))
     return passed()
+
+
+def compared(works: Sequence[Callable[[], object]], clocks: Clocks | None = None) -> list[float]:
+    """CPU seconds of each work in one thread: medians of repeats in turns: all are disturbed alike."""
+    clocks = clocks or Clocks()
+    taken: list[list[float]] = [[] for _ in works]
+    with _one_thread():
+        for work in works:
+            work()
+        for _ in range(_TURNS):
+            for work, repeats in zip(works, taken, strict=True):
+                repeats.append(_repeat(work, clocks.cpu))
+    return [median(repeats) for repeats in taken]
 
 
 def _repeat(work: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -83,7 +83,7 @@ def measure(
         SpartaError: the base, an adapter or a task cannot be loaded.
     """
     loaded = None if order is None else harness.load_tasks(order)
-    choices = choose(config, training=False)
+    choices = choose(config, training=False, record=run.store.read_run())
     if not is_planned(config):
         _, config = planned(config, choices)
     resident = load_resident(config, choices, run.places(adapters), training=False, date=run.date)

@@ -65,6 +65,6 @@ def open_talk(finished: Finished, chosen: Sequence[str]) -> Talk:
     loaded = [name for name in names if name != BASE] or finished.tribe[:1]
     config = finished.config
     places = finished.places(loaded)
-    choices = choose(config, training=False)
+    choices = choose(config, training=False, record=finished.store.read_run())
     resident = load_resident(config, choices, places, training=False, date=finished.date)
     return Talk(finished, names, resident)

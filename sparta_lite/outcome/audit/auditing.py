@@ -159,7 +159,7 @@ def _layout(own: Layout, duels: int, panel: Figures) -> dict[str, Any]:
 def _convene(run: Finished) -> Court:
     """Load the judges as the run's last complete iteration left them."""
     config = run.config
-    choices = choose(config, training=False)
+    choices = choose(config, training=False, record=run.store.read_run())
     if not is_planned(config):
         _, config = planned(config, choices)
     resident = load_resident(config, choices, run.places(run.tribe), training=False, date=run.date)
