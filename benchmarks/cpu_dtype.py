@@ -1,6 +1,7 @@
 """Whether a CPU should compute in bf16: the pocket tribe in both, side by side.
 
     python benchmarks/cpu_dtype.py
+    python benchmarks/cpu_dtype.py --products 896 4864    # bare products of a base of such widths, int8 as well
 
 bf16 would be taken if it were faster and gave the same greedy answers. Both sides judge what fp32 answers.
 Figures are CPU seconds of this process, medians of runs in turns.
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from side_by_side import circumstances, command_line, medians, one_thread, print_circumstances, print_table
 
@@ -20,6 +22,7 @@ from sparta_lite.engine.base import load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.peft_io import load_bank, read_adapter
+from sparta_lite.engine.processor import compared
 from sparta_lite.engine.score import expected_scores
 from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import Sampling
@@ -32,7 +35,12 @@ GREEDY = Sampling(temperature=0)
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of 10 questions: a smoke test")
+    parser.add_argument("--products", type=int, nargs=2, metavar=("HIDDEN", "INNER"))
     arguments = parser.parse_args()
+    if arguments.products:
+        one_thread()
+        products(*arguments.products, (20,) if arguments.quick else (1, 20, 64, 512), Console())
+        return
     count, repeats = (10, 1) if arguments.quick else (100, 3)
     one_thread()
     settings = load_config(None, [])
@@ -76,6 +84,32 @@ def main() -> None:
     if arguments.json:
         report = {"cpu_seconds": seconds, "answers": len(exact), "same_answers": same, "scores_apart": apart}
         write_json(arguments.json, report | facts)
+
+
+def products(hidden: int, inner: int, rows: tuple[int, ...], console: Console) -> None:
+    """Gate and up, and down, in fp32, bf16 and two kinds of int8."""
+    for inputs, outputs in ((hidden, 2 * inner), (inner, hidden)):
+        layer = torch.nn.Linear(inputs, outputs, bias=False)
+        weight = layer.weight.data
+        scales = weight.abs().amax(1) / 127
+        packed = (weight / scales[:, None]).round().to(torch.int8)
+        half, half_scales = weight.bfloat16(), scales.bfloat16()
+        quantized = torch.ao.quantization.quantize_dynamic(
+            torch.nn.Sequential(layer), {torch.nn.Linear}, torch.qint8
+        )
+        for count in rows:
+            x = torch.randn(count, inputs)
+            y = x.bfloat16()
+            sides: dict[str, Callable[[], object]] = {
+                "fp32": partial(F.linear, x, weight),
+                "bf16": partial(F.linear, y, half),
+                "int8, weights": partial(torch.ops.aten._weight_int8pack_mm, y, packed, half_scales),
+                "int8, all": partial(quantized, x),
+            }
+            with torch.no_grad():
+                taken = compared(list(sides.values()))
+            note = f"{inputs} to {outputs}, {count} rows"
+            print_table(console, "product", dict(zip(sides, taken, strict=True)), note)
 
 
 if __name__ == "__main__":

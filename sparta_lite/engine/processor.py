@@ -87,8 +87,7 @@ def measure(dtype: torch.dtype, clocks: Clocks | None = None) -> Speed:
     with _one_thread(), ThreadPoolExecutor(counted) as pool:
         works = (lambda: square @ square, stream.clone)
         products, copies = (
-            list(pool.map(lambda _, work=work: timed(work, clocks), range(counted)))  # type: ignore[misc]
-            for work in works
+            list(pool.map(lambda _, work=work: timed(work, clocks), range(counted))) for work in works
         )
     return speed(products, copies, 2 * 256**3, 2 * stream.nbytes, threads)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sparta_lite.campaign.events import Phase
 from sparta_lite.show.state import ITERATION, PHASES, Board
 
@@ -56,14 +58,14 @@ def _corrected(board: Board, phase: Phase) -> Span | None:
         pace, span = _pace(board, other), board.planned.get(other)
         if pace is not None and span is not None:
             took += board.totals[other] * pace
-            expected += middle(span)
+            expected += _middle(span)
     factor = took / expected if expected else 1.0
     return planned[0] * factor, planned[1] * factor
 
 
-def middle(span: Span) -> float:
+def _middle(span: Span) -> float:
     """The geometric mean: as many times the least as the most is of it."""
-    return (span[0] * span[1]) ** 0.5
+    return math.sqrt(span[0] * span[1])
 
 
 def _pace(board: Board, phase: Phase) -> float | None:

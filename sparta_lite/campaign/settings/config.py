@@ -60,7 +60,9 @@ class Config(Section):
         "gated delta rule (Qwen3.5) is held where it fits and nothing is said",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="What the base computes in; 'auto' chooses by the device"
+        default="auto",
+        description="What the base computes in; 'auto' takes bfloat16 on a card that has it, and on a CPU "
+        "where a measurement at the start finds its products 1.5 times as fast",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with a base from the hub"
