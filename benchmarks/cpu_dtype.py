@@ -1,7 +1,7 @@
 """Whether a CPU should compute in bf16: the pocket tribe in both, side by side.
 
     python benchmarks/cpu_dtype.py
-    python benchmarks/cpu_dtype.py --products 896 4864    # bare products of a base of such widths, int8 as well
+    python benchmarks/cpu_dtype.py --products 896 4864    # bare products of a base so wide, int8 as well
 
 bf16 would be taken if it were faster and gave the same greedy answers. Both sides judge what fp32 answers.
 Figures are CPU seconds of this process, medians of runs in turns.
@@ -108,8 +108,8 @@ def products(hidden: int, inner: int, rows: tuple[int, ...], console: Console) -
             }
             with torch.no_grad():
                 taken = compared(list(sides.values()))
-            note = f"{inputs} to {outputs}, {count} rows"
-            print_table(console, "product", dict(zip(sides, taken, strict=True)), note)
+            found = {name: 1e6 * seconds for name, seconds in zip(sides, taken, strict=True)}
+            print_table(console, "product", found, f"{inputs} to {outputs}, {count} rows", "CPU microseconds")
 
 
 if __name__ == "__main__":
