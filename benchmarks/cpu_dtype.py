@@ -39,7 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.products:
         one_thread()
-        products(*arguments.products, (20,) if arguments.quick else (1, 20, 64, 512), Console())
+        hidden, inner = arguments.products
+        products(hidden, inner, (20,) if arguments.quick else (1, 20, 64, 512), Console())
         return
     count, repeats = (10, 1) if arguments.quick else (100, 3)
     one_thread()

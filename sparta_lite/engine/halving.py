@@ -19,6 +19,7 @@ LEAST = 1 << 20
 """Numbers in a layer's MLP. Smaller bases spend their time between the products."""
 
 _MOST = 1 << 22  # numbers of a matrix that are timed; more of them take as long each
+_WIDEST = 1 << 14  # columns that are timed
 _DECODED = 24  # rows of a decoding step
 _PASSED = 256  # tokens of a pass
 
@@ -45,7 +46,8 @@ def gains(hidden: int, inner: int) -> dict[str, float]:
 
     In CPU seconds of one thread, once per shape in a process.
     """
-    outputs = max(1, min(2 * inner, _MOST // hidden))
+    hidden = min(hidden, _WIDEST)
+    outputs = min(2 * inner, _MOST // hidden, _WIDEST)
     weight = torch.ones(outputs, hidden)
     found = {}
     for kind, rows, backward in (

@@ -54,11 +54,16 @@ def test_one_kind_that_gains_too_little_ends_the_asking(
     assert len(seen) == len(gains)
 
 
-def test_what_is_asked_of_a_large_base_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("widths", [(8192, 28672), (10**9, 10**9), (1, 10**12), (10**12, 1)])
+def test_what_is_asked_of_a_large_base_stays_small(
+    monkeypatch: pytest.MonkeyPatch, widths: tuple[int, int]
+) -> None:
     seen = take(monkeypatch, 2.0, 2.0, 2.0)
-    choose_dtype("auto", CPU, (8192, 28672))
-    outputs = seen[0][0][0][1]
-    assert outputs * 8192 <= 1 << 22
+    assert choose_dtype("auto", CPU, widths)[0] == torch.bfloat16
+    (decoded, _), (passed, _), (back, _) = (pair[0] for pair in seen)
+    outputs, inputs = decoded[1], back[1]
+    assert outputs * inputs <= 1 << 22
+    assert passed[0] * max(outputs, inputs) <= 1 << 22
 
 
 def test_small_bases_and_those_of_unknown_widths_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
