@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 import sparta_lite.pocket
 from sparta_lite.campaign.faults import explained, section
 from sparta_lite.campaign.settings import POCKET, PRESET, Config, Section
+from sparta_lite.campaign.settings.duels import PUBLISHED
 from sparta_lite.campaign.settings.ranges import range_of
 from sparta_lite.campaign.yaml_text import parse_yaml, read_yaml, to_yaml
 from sparta_lite.errors import SpartaError, shortened, shown
@@ -26,6 +27,7 @@ Layer = dict[str, Any]
 
 _PRESET = Path(sparta_lite.pocket.__file__).parent / "pocket.yaml"
 _WIDTH = 100
+_ONCE_WRITTEN_OUT = {"mode", "minimum_mass", "rounds", "forced", *PUBLISHED._fields}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w")
 _DEEPEST = 5  # parts of a dotted key
 
@@ -44,7 +46,7 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
     """
     layer: Layer = {}
     if path is not None:
-        layer = _anchored(_mapping(read_yaml(path), str(path)), path.parent)
+        layer = _anchored(_today(_mapping(read_yaml(path), str(path))), path.parent)
     if seed is not None:
         layer = _merged(layer, {"seed": seed})
     keys: set[str] = set()
@@ -108,6 +110,23 @@ def _mapping(value: Any, source: str) -> Layer:
         raise SpartaError(f"{source}: holds {shown(value)}; give a mapping such as `iterations: 8`")
     # A section whose keys are all commented out is None.
     return {key: part for key, part in value.items() if part is not None or not section(key)}
+
+
+def _today(layer: Layer) -> Layer:
+    """``layer`` as this version means it, where an earlier one has written all settings out.
+
+    How judges are sampled said nothing in mode 'expected' then, and stood there all the same.
+    """
+    judge = layer.get("judge")
+    if not isinstance(judge, dict) or "minimum_prefix" in judge or not judge.keys() >= _ONCE_WRITTEN_OUT:
+        return layer
+    usual = PUBLISHED._asdict()
+    kept = {
+        key: value
+        for key, value in judge.items()
+        if key not in usual or (judge["mode"] == "sampled" and value != usual[key])
+    }
+    return {**layer, "judge": kept}
 
 
 def _assignment(text: str) -> tuple[str, Any]:

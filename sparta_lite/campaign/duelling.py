@@ -163,6 +163,8 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             meter.add,
             arena.on_shrink,
             spans if arena.reuses_logprobs else None,
+            Sampling(*settings.in_one_pass),
+            settings.least_prefix,
         )
     else:
         given = sampled_scores(
@@ -170,7 +172,7 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
             arena.bank,
             prompts,
             settings.rounds,
-            Sampling(settings.temperature, settings.top_k, settings.top_p),
+            Sampling(*settings.in_rounds),
             settings.max_new_tokens,
             arena.config.sizes.places,
             lambda prompt, number: key(prompt, "round", number),
@@ -196,6 +198,8 @@ def _judge_part(arena: Arena, iteration: int, part: Sequence[FoughtDuel], meter:
                 (first.mass, second.mass),
                 (cut[0], cut[1]),
                 (first.logprob, second.logprob),
+                (first.prefix, second.prefix),
+                (first.unparsed, second.unparsed),
             )
         )
     return judgments

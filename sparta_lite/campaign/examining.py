@@ -155,6 +155,8 @@ def _sheets(
             config.sizes.batch_tokens,
             None if progress is None else lambda done, tokens: progress(0, tokens),
             on_shrink,
+            sampling=Sampling(*config.judge.in_one_pass),
+            minimum_prefix=config.judge.least_prefix,
         )
     )
     scores = [None if paper is None else next(found).value for paper in papers]

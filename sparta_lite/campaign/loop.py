@@ -37,6 +37,7 @@ from sparta_lite.campaign.plan_text import announcement, brief
 from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import begun, versions
 from sparta_lite.campaign.reading import read_reputation
+from sparta_lite.campaign.reluctance import of_all_iterations, reluctance
 from sparta_lite.campaign.resident import choose
 from sparta_lite.campaign.resuming import require_sound
 from sparta_lite.campaign.run_record import FORMAT, UNCHECKED, RunRecord, digest_of
@@ -228,6 +229,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         if record.sha256 is None:
             tell(Warned(f"{store.root}: {UNCHECKED}"))
     _iterations(arena, standing)
+    _look_back(arena)
     seconds = time.time() - started
     tell(RunFinished(seconds))
     log.sync()
@@ -267,6 +269,15 @@ def _iterations(arena: Arena, standing: Standing) -> None:
         learn(arena, iteration, fought, judgments, pairs)
         if measured:
             evaluate(arena, iteration + 1)
+
+
+def _look_back(arena: Arena) -> None:
+    """Say at the end what is worth knowing of the judges of all iterations."""
+    config = arena.config
+    if config.iterations > 1:
+        said = reluctance(config.judge, of_all_iterations(arena.store, config.iterations))
+        if said:
+            arena.listener(Warned(said))
 
 
 def _recall(arena: Arena, iteration: int, restore: bool) -> Standing:

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.settings import POCKET, SIZES, Config, Generation, Judge
+from sparta_lite.campaign.settings import POCKET, SIZES, Config
 from sparta_lite.campaign.settings.section import parse_memory as parse_memory
 from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe, to_be_forged
@@ -223,7 +223,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
     generation, judge, training = config.generation, config.judge, config.training
     sampled = judge.mode == "sampled"
     reply = judge.max_new_tokens if sampled else _REPLY
-    drawn: list[Generation | Judge] = [generation, judge] if sampled else [generation]
+    drawn = [(generation.temperature, generation.top_k)] + [judge.in_rounds[:2]] * sampled
     tasks = config.evaluation.tasks
     if tasks is None:  # then the task of the instructions, if they come from one
         tasks = ["its own"] if config.data.task is not None or config.data.path == POCKET else []
@@ -244,7 +244,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
         batch=training.batch,
         trainer=target.trainer,
         moments=_MOMENTS[training.optimizer],
-        uncut=any(each.temperature > 0 and each.top_k == 0 for each in drawn),
+        uncut=any(temperature > 0 and top_k == 0 for temperature, top_k in drawn),
         duels=config.duels,
         iterations=config.iterations,
         epochs=training.epochs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from sparta_lite.combat import Bout, Duel, Votes
 from sparta_lite.combat.traces import ROUNDING
 from sparta_lite.engine.response import Failure, Response
+from sparta_lite.engine.verdict_text import Unparsed
 from sparta_lite.typed import Count, Form, Number
 
 Score = Annotated[float, Field(ge=1 - ROUNDING, le=10 + ROUNDING)]
@@ -67,9 +68,16 @@ class Judgment:
     """Tokens of each answer that the judge did not get to see."""
     logprobs: tuple[Number | None, Number | None]
     """log p(answer | question) under the judge, where it reads both as a fighter does; None: not taken."""
+    prefix: tuple[Number | None, Number | None] = (None, None)
+    """log p(forced prefix), how likely it was to begin a verdict by itself: see ``engine.score.Score``."""
+    unparsed: tuple[Mapping[Unparsed, Count], Mapping[Unparsed, Count]] = ({}, {})
+    """Why sampled rounds gave no score -> how many of them."""
 
     def to_row(self) -> dict[str, Any]:
-        return dict(vars(self))
+        row = dict(vars(self))
+        if not any(self.unparsed):
+            del row["unparsed"]
+        return row
 
 
 DUELS = Form(DuelRow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from sparta_lite.campaign.curriculum import learn_instructions
 from sparta_lite.campaign.events import AdapterStanding, DuelDecided, StandingsChanged, Warned
 from sparta_lite.campaign.reading import read_reputation
 from sparta_lite.campaign.records import FoughtDuel, Judgment, bouts
+from sparta_lite.campaign.reluctance import reluctance
 from sparta_lite.campaign.reputations import Reputation, Tally, VerdictRow
 from sparta_lite.campaign.run_record import digest_of_file
 from sparta_lite.combat import Preference, Settlement, Standing, preferences, settle
@@ -122,11 +124,30 @@ def _tally(
     return {name: Tally(**counts) for name, counts in tally.items()}
 
 
+def _reasons(judgments: Sequence[Judgment]) -> str:
+    """Why judgments failed, and why their rounds did; the most frequent reason first."""
+    failures: Counter[str] = Counter(
+        failure for each in judgments for failure in each.failures if failure is not None
+    )
+    rounds: Counter[str] = Counter()
+    for each in judgments:
+        for lost in each.unparsed:
+            rounds.update(lost)
+    said = _counts(failures)
+    return f"{said}; of rounds: {_counts(rounds)}" if rounds else said
+
+
+def _counts(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+
+
 def _warn(arena: Arena, iteration: int, judgments: Sequence[Judgment]) -> None:
     of_all = f"of {len(judgments)} votes"
     if failed := sum(None in judgment.scores for judgment in judgments):
-        why = "were not cast, for a judgment failed"
+        why = f"were not cast, for a judgment failed ({_reasons(judgments)})"
         arena.listener(Warned(f"iteration {iteration + 1}: {failed} {of_all} {why}"))
+    if iteration == 0 and (said := reluctance(arena.config.judge, judgments)):
+        arena.listener(Warned(f"iteration 1: {said}"))
     if cut := sum(max(judgment.cut) > 0 for judgment in judgments):
         arena.listener(
             Warned(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,8 +18,11 @@ from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.packing import share
 from sparta_lite.engine.passes import hidden_states, in_batches
 from sparta_lite.engine.response import Failure, Response
-from sparta_lite.engine.verdict_text import parse_score
+from sparta_lite.engine.verdict_text import Unparsed, read_verdict
 from sparta_lite.kernels.sampling import PLAIN, Sampling, distribution
+
+_SORTED_AT_ONCE = 64
+"""States whose whole distributions are held: sorted, in float64, they take as much as the memory plan has."""
 
 Span = tuple[int, int]
 """The first token, and the one behind the last."""
@@ -38,6 +42,8 @@ class Score:
     prefix: float | None = None
     """log p(forced prefix) under the judge, at temperature 1 with nothing cut off: whether it would have
     begun a verdict by itself. None where the prefix is not forced."""
+    unparsed: Mapping[Unparsed, int] = field(default_factory=dict)
+    """Why sampled rounds gave no score -> how many of them."""
 
 
 @torch.no_grad()
@@ -165,15 +171,28 @@ def _chances(
         sampling: of the rounds.
     """
     before = torch.tensor(starts, device=hidden.device)
-    first = distribution(base.decoder.logits(hidden[before]), sampling)  # [papers, vocabulary]
-    digits = first[:, list(tokens.digits)].cpu()
-    if len(tokens.ten) == 1:
-        ten = first[:, tokens.ten[0]].cpu()
-    else:
-        second = distribution(base.decoder.logits(hidden[before + 1]), sampling)
-        ten = digits[:, 0] * second[:, tokens.ten[1]].cpu()
-        digits[:, 0] -= ten
-    return torch.cat([digits, ten[:, None]], dim=1)
+    first = _probabilities(base, hidden[before], (*tokens.digits, tokens.ten[0]), sampling)  # [papers, 10]
+    if len(tokens.ten) == 2:
+        second = _probabilities(base, hidden[before + 1], tokens.ten[1:], sampling)[:, 0]
+        first[:, 9] = first[:, 0] * second
+        first[:, 0] -= first[:, 9]
+    return first
+
+
+def _probabilities(base: Base, hidden: Tensor, tokens: Sequence[int], sampling: Sampling) -> Tensor:
+    """How likely each of ``tokens`` is drawn next: float64 [states, tokens] on the CPU.
+
+    Args:
+        base: the resident base.
+        hidden: [states, hidden].
+        tokens: what may be drawn.
+        sampling: how.
+    """
+    found = [
+        distribution(base.decoder.logits(part), sampling)[:, list(tokens)].cpu()
+        for part in hidden.split(_SORTED_AT_ONCE)
+    ]
+    return torch.cat(found)
 
 
 def _logprobs(base: Base, hidden: Tensor, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[float | None]:
@@ -234,13 +253,13 @@ def sampled_scores(
     replies = generate(base, bank, asked, sampling, max_new_tokens, places, progress, on_shrink=on_shrink)
     scores = []
     for start in range(0, len(replies), rounds):
-        texts = [_whole_text(base, forced, reply) for reply in replies[start : start + rounds]]
-        found = [parse_score(text) for text in texts]
-        valid = [score for score in found if score is not None]
+        found = [read_verdict(_whole_text(base, forced, reply)) for reply in replies[start : start + rounds]]
+        valid = [each.score for each in found if each.score is not None]
+        lost = dict(Counter(each.unparsed for each in found if each.unparsed is not None))
         if valid:
-            scores.append(Score(sum(valid) / len(valid), mass=len(valid) / rounds))
+            scores.append(Score(sum(valid) / len(valid), mass=len(valid) / rounds, unparsed=lost))
         else:
-            scores.append(Score(None, "no score", 0.0))
+            scores.append(Score(None, "no score", 0.0, unparsed=lost))
     return scores
 
 

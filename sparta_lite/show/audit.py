@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sparta_lite.campaign.hostility import titled
 from sparta_lite.show.lines import FAINT, STRONG
-from sparta_lite.show.text import clean
+from sparta_lite.show.text import clean, probability
 
 _TRIBE = "tribe's verdict"
 
@@ -36,6 +36,14 @@ _VOTES = _View(
     "failed: of the votes asked for; agreement: with the majority of the others; rank corr.: of a score "
     "with the others' mean",
 )
+_PREFIX = _View(
+    "Would it have given a score by itself?",
+    {"prefix": "begins a verdict"},
+    "median probability with which it begins with what is forced on it where a score is read from one pass",
+)
+_FAILED = "failed_"
+_ROUNDS = "rounds_"
+"""What the shares of reasons are called."""
 _RIGHT = _View(
     "Right",
     {"pair_accuracy": "pair accuracy", "auc": "AUC"},
@@ -98,6 +106,10 @@ def _parts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     if not truth["known"]:
         yield Text(f"no truth to compare with: {clean(truth['missing'])}")
     yield from _shown(_VOTES, judges)
+    yield from _reasons(_FAILED, "Why judgments failed", "of the votes asked for", judges)
+    yield from _reasons(_ROUNDS, "Why sampled rounds gave no score", "of the rounds that gave none", judges)
+    if any(figures.get("prefix") is not None for figures in judges.values()):
+        yield from _shown(_PREFIX, judges)
     if truth["known"]:
         yield from _shown(_RIGHT, rows)
         yield from _iterations(record["iterations"])
@@ -112,6 +124,27 @@ def _parts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     if record["injection"] is not None:
         yield from _injections(record["injection"], judges)
     yield Text(f"\nintervals: {record['intervals']}", style=FAINT)
+
+
+def _reasons(start: str, title: str, caption: str, judges: Rows) -> Iterator[RenderableType]:
+    """A row per reason that occurred: the shares of the judges from least to most, and on the mean."""
+    shares: dict[str, list[float]] = {}
+    for figures in judges.values():
+        for key, value in figures.items():
+            if key.startswith(start) and not key.endswith(("_low", "_high")) and value:
+                shares.setdefault(key.removeprefix(start).replace("_", " "), []).append(value)
+    if not shares:
+        return
+    table = _empty()
+    table.add_column("reason")
+    for name in ("judges", "most", "mean"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for reason, found in sorted(shares.items(), key=lambda item: -sum(item[1])):
+        mean = sum(found) / len(judges)
+        table.add_row(reason, str(len(found)), f"{max(found):.3f}", f"{mean:.3f}")
+    yield Text(f"\n{title}", style=STRONG)
+    yield table
+    yield Text(f"{caption}; judges: whom it happened to; mean: over all judges", style=FAINT)
 
 
 def _layouts(layout: Mapping[str, Any], judges: Rows) -> Iterator[RenderableType]:
@@ -181,7 +214,11 @@ def _figure(figures: Mapping[str, float | None], metric: str) -> str:
     if value is None:
         return "–"
     low, high = figures.get(f"{metric}_low"), figures.get(f"{metric}_high")
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} {_short(low)} to {_short(high)}"
+    said = f"{value:.3f}" if metric != "prefix" else probability(value)
+    if low is None or high is None:
+        return said
+    ends = (_short(low), _short(high)) if metric != "prefix" else (probability(low), probability(high))
+    return f"{said} {' to '.join(ends)}"
 
 
 def _short(value: float) -> str:

@@ -33,6 +33,11 @@ def harmless(text: str) -> str:
     return "".join(c for c in _ESCAPE_SEQUENCE.sub("", text) if c.isprintable())
 
 
+def probability(value: float) -> str:
+    """With three decimals, or its power of ten where these would show nothing."""
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 0.001 else f"{value:.3f}"
+
+
 def clip(text: str, width: int) -> str:
     """``text`` in at most ``width`` terminal cells; an ellipsis follows a whole word where one is near."""
     if cell_len(text) <= width:

@@ -24,7 +24,7 @@ from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
 from sparta_lite.engine.score import Score, expected_scores, sampled_scores
-from sparta_lite.kernels.sampling import PLAIN, Sampling
+from sparta_lite.kernels.sampling import PLAIN, Sampling, choose
 
 NAMES = ["ada", "ben", "cyd", None]
 SPLIT = ScoreTokens(prefix=(91, 5, 32), digits=(17, 18, 19, 20, 21, 22, 23, 24, 25), ten=(17, 16))
@@ -152,6 +152,38 @@ def test_an_expected_score_is_the_limit_of_many_sampled_rounds(
     assert len(written) > 300
     assert abs(len(written) / rows - found.mass) <= 4 * (found.mass * (1 - found.mass) / rows) ** 0.5
     assert abs(values.mean().item() - found.value) < 4 * values.std().item() / len(written) ** 0.5
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, Sampling(0.7, 50, 0.95), Sampling(1.3, 60, 0.5)], ids=str)
+@pytest.mark.parametrize("ten", ["of two tokens", "of one"])
+def test_one_pass_is_the_limit_of_20_000_draws_of_the_sampler(
+    base: Base, bank: Bank, exact: PeftModel, sampling: Sampling, ten: str
+) -> None:
+    """Drawn from PEFT's logits, not from our own."""
+    asked = judge_prompts(1)[0].ids
+    head = asked + SPLIT.prefix
+    first, *digits = peft_logprobs(exact, "ada", head)[-1].topk(10).indices.tolist()
+    after = peft_logprobs(exact, "ada", [*head, first])
+    whole = (digits.pop(),) if ten == "of one" else (first, int(after[-1].argmax()))
+    tokens = ScoreTokens(SPLIT.prefix, (first, *digits[:8]), whole)
+    [found] = expected_scores(base, bank, [Prompt("ada", asked)], tokens, 0, 100, sampling=sampling)
+
+    rows = 20_000
+    drawn = [
+        choose(logits.expand(rows, -1), sampling, torch.arange(rows) * 7919, torch.full((rows,), place))
+        for place, logits in enumerate(after[-2:])
+    ]
+    values = torch.full((rows,), torch.nan, dtype=torch.float64)
+    for score_, token in enumerate(tokens.digits, start=1):
+        values[drawn[0] == token] = score_
+    if len(whole) == 2:
+        values[(drawn[0] == whole[0]) & (drawn[1] == whole[1])] = 10
+    else:
+        values[drawn[0] == whole[0]] = 10
+    given = values[~values.isnan()]
+    assert 10 in given
+    assert found.mass == pytest.approx(len(given) / rows, abs=4 * 0.5 / rows**0.5)
+    assert found.value == pytest.approx(given.mean().item(), abs=4 * given.std().item() / len(given) ** 0.5)
 
 
 def test_a_judge_that_hardly_ever_scores_has_no_vote(base: Base, bank: Bank) -> None:
@@ -315,7 +347,11 @@ def test_rounds_that_do_not_parse_are_left_out(
     monkeypatch.setattr(score, "generate", replies)
     prompts = [Prompt(name, (1, 2), key=index) for index, name in enumerate(texts)]
     found = sampled_scores(base, bank, prompts, 3, Sampling(), 9, 4, lambda key, number: 100 * key + number)
-    assert found == [Score(6.5, mass=2 / 3), Score(None, "no score", 0.0), Score(5 / 3, mass=1.0)]
+    assert found == [
+        Score(6.5, mass=2 / 3, unparsed={"no score": 1}),
+        Score(None, "no score", 0.0, unparsed={"no score": 2, "out of range": 1}),
+        Score(5 / 3, mass=1.0),
+    ]
     assert [prompt.key for prompt in asked] == [0, 1, 2, 100, 101, 102, 200, 201, 202]
 
 

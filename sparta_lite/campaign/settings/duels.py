@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from sparta_lite.campaign.settings.section import (
     FewOrZero,
     Section,
     Share,
+    SmallShare,
     SomeShare,
     Temperature,
     Width,
@@ -26,6 +27,20 @@ from sparta_lite.combat.matchmaking import MatchKind
 from sparta_lite.combat.reputation import JudgeWeights, Order, PairWeights
 
 Layout = Literal["turns", "message"]
+
+
+class Drawn(NamedTuple):
+    """The arguments of ``kernels.sampling.Sampling``, without loading torch."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+PUBLISHED = Drawn(0.7, 50, 0.95)
+"""How the published judges are sampled."""
+UNTOUCHED = Drawn(1.0, 0, 1.0)
+"""The model's own distribution."""
 
 
 class Instructions(Section):
@@ -117,6 +132,11 @@ class Judge(Section):
     minimum_mass: Share = Field(
         default=0.5, description="Mode 'expected': a judge that gives all scores less probability has no vote"
     )
+    minimum_prefix: SmallShare = Field(
+        default=0.0,
+        description="Mode 'expected': a judge that would write '{\"score\": ' first by itself with less "
+        "probability has no vote; 0 hears all of them, and judge.forced turns it off",
+    )
     max_tokens: Count = Field(default=2048, description="Longest judge prompt; the response is cut to fit")
     rounds: Few = Field(default=5, description="Mode 'sampled': how often each judge is asked")
     max_new_tokens: Count = Field(
@@ -124,11 +144,22 @@ class Judge(Section):
     )
     forced: bool = Field(
         default=False,
-        description="Mode 'sampled': begin every reply with '{\"score\": ', for models too small to write it",
+        description="For models too small to write '{\"score\": ': every reply begins with it in mode "
+        "'sampled' as well, and whether they would have written it does not matter",
     )
-    temperature: Temperature = Field(default=0.7, description="Mode 'sampled'; 0 is greedy")
-    top_k: CountOrZero = Field(default=50, description="Mode 'sampled'; 0 cuts nothing off")
-    top_p: SomeShare = Field(default=0.95, description="Mode 'sampled'; 1 cuts nothing off")
+    temperature: Temperature | None = Field(
+        default=None,
+        description="Of sampled rounds, or of those whose limit mode 'expected' reads; 0 is greedy; null: "
+        "0.7 and 1",
+    )
+    top_k: CountOrZero | None = Field(
+        default=None,
+        description="Of the same; 0 cuts nothing off; null: 50 and 0",
+    )
+    top_p: SomeShare | None = Field(
+        default=None,
+        description="Of the same; 1 cuts nothing off; null: 0.95 and 1",
+    )
 
     @model_validator(mode="after")
     def _slots(self) -> Judge:
@@ -144,6 +175,28 @@ class Judge(Section):
                 "text of ours, or set judge.layout to 'message'"
             )
         return self
+
+    @property
+    def in_rounds(self) -> Drawn:
+        """How sampled rounds are drawn."""
+        return self._drawn(PUBLISHED)
+
+    @property
+    def in_one_pass(self) -> Drawn:
+        """How those rounds are drawn whose limit one forward pass reads."""
+        return self._drawn(UNTOUCHED)
+
+    @property
+    def least_prefix(self) -> float:
+        """The probability of the forced prefix under which a judge has no vote."""
+        return 0.0 if self.forced else self.minimum_prefix
+
+    def _drawn(self, usual: Drawn) -> Drawn:
+        return Drawn(
+            usual.temperature if self.temperature is None else self.temperature,
+            usual.top_k if self.top_k is None else self.top_k,
+            usual.top_p if self.top_p is None else self.top_p,
+        )
 
     @property
     def wording(self) -> str:

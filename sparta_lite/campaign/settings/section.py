@@ -14,6 +14,8 @@ CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Few = Annotated[int, Field(ge=1, le=1000)]
 FewOrZero = Annotated[int, Field(ge=0, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SmallShare = Annotated[float, Field(ge=0, le=0.999999)]
+"""What may be asked of a probability that is never one."""
 SomeShare = Annotated[float, Field(ge=1e-6, le=1)]
 Width = Annotated[float, Field(ge=1e-6, le=1e6)]
 """Of a bell curve; its square neither vanishes nor overflows."""

@@ -18,6 +18,7 @@ from sparta_lite.outcome.audit.statistics import (
     decided_rightly,
     difference_correlation,
     mean,
+    median,
     nothing,
     preferred,
     rank_correlation,
@@ -32,15 +33,19 @@ def judge_figures(judge: str, ballots: Sequence[Ballot], truth: Truth) -> Figure
     """How often a judge failed, how it agrees with the others, what its scores go with, whether it is right.
 
     ``failed``, the shares named after a reason, and ``cut`` (an answer without its end) are of the votes that
-    it was asked for. ``agreement`` is with the majority of a duel's other judges, ``rank_correlation`` of an
-    answer's score with their mean. ``length_*`` are correlations with the tokens of an answer,
-    ``likelihood_*`` with its log-probability per token under the judge: over answers, ``_within`` a duel
-    (differences of its two answers, which rules the question out), and ``_partial``, within a duel where the
-    other judges' mean difference is alike.
+    it was asked for; ``rounds_*``, why sampled rounds gave no score, of the rounds that gave none. ``prefix``
+    is the median probability with which it writes by itself what is forced on it. ``agreement`` is with the
+    majority of a duel's other judges, ``rank_correlation`` of an answer's score with their mean. ``length_*``
+    are correlations with the tokens of an answer, ``likelihood_*`` with its log-probability per token under
+    the judge: over answers, ``_within`` a duel (differences of its two answers, which rules the question
+    out), and ``_partial``, within a duel where the other judges' mean difference is alike.
     """
     votes = votes_of(judge, ballots)
+    given = [ballot.votes[judge] for ballot in ballots if judge in ballot.votes]
     return {
-        **_failures([ballot.votes[judge] for ballot in ballots if judge in ballot.votes]),
+        **_failures(given),
+        **_unparsed(given),
+        "prefix": _prefix(given),
         **_agreement(votes),
         **_leanings(votes),
         **_likelihood(votes),
@@ -88,6 +93,24 @@ def _failures(judgments: Sequence[Judgment]) -> Figures:
         },
         "cut": share(sum(max(judgment.cut) > 0 for judgment in judgments), asked, "votes"),
     }
+
+
+def _unparsed(judgments: Sequence[Judgment]) -> Figures:
+    lost: Counter[str] = Counter()
+    for judgment in judgments:
+        for rounds in judgment.unparsed:
+            lost.update(rounds)
+    return {
+        f"rounds_{reason.replace(' ', '_')}": share(count, lost.total(), "rounds")
+        for reason, count in sorted(lost.items())
+    }
+
+
+def _prefix(judgments: Sequence[Judgment]) -> Estimate:
+    known = np.array([judgment.prefix for judgment in judgments], dtype=np.float64).reshape(-1, 2)
+    if np.isnan(known).all():
+        return nothing("nothing was forced on the judges, or an earlier version asked them")
+    return median(np.exp(known))
 
 
 def _agreement(votes: Votes) -> Figures:

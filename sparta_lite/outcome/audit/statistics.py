@@ -46,6 +46,20 @@ def mean(values: Numbers) -> Estimate:
     return _estimate(len(known), lambda weights: _mean(known, weights))
 
 
+def median(values: Numbers) -> Estimate:
+    """The middle one of [duels, values of one duel], the lower one of two; NaN: there is none."""
+    known = ~np.isnan(values)
+    duels, rows = _rows(known)
+    order = np.argsort(values[known], kind="stable")
+    ordered, owners = values[known][order], rows[order]
+
+    def middle(weights: Numbers) -> Numbers:
+        summed = weights[:, owners].cumsum(1)  # [resamples, values]
+        return np.asarray(ordered[(summed >= summed[:, -1:] / 2).argmax(1)])
+
+    return _estimate(duels, middle, values=len(ordered))
+
+
 def rank_correlation(left: Numbers, right: Numbers, held: Numbers | None = None) -> Estimate:
     """Spearman's, or with ``held`` the partial one: what is left of it where the ranks of ``held`` are alike.
 

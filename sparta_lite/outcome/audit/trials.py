@@ -12,6 +12,7 @@ from sparta_lite.combat import Verdict, Votes, aggregate
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Progress, Prompt
 from sparta_lite.engine.score import expected_scores
+from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.outcome.audit.ballots import Ballot
 from sparta_lite.randomness import generator
 
@@ -65,6 +66,8 @@ class Court:
                 self.config.judge.minimum_mass,
                 self.config.sizes.batch_tokens,
                 progress,
+                sampling=Sampling(*self.config.judge.in_one_pass),
+                minimum_prefix=self.config.judge.least_prefix,
             )
         )
         return [

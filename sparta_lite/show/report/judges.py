@@ -11,6 +11,7 @@ from statistics import fmean, pstdev
 import numpy as np
 
 from sparta_lite.campaign.records import FoughtDuel, Judgment
+from sparta_lite.campaign.reluctance import median_prefix
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class JudgeFigures:
     mean: float | None
     spread: float | None
     """Population standard deviation of its scores."""
+    prefix: float | None
+    """Median probability with which it begins with what is forced on it."""
+    unparsed: Mapping[str, int]
+    """Why sampled rounds gave no score -> how many of them."""
     length: float | None
     """Pearson correlation of its scores with the number of the answers' tokens."""
 
@@ -51,11 +56,13 @@ def judge_figures(
     scores: defaultdict[str, list[float]] = defaultdict(list)
     lengths: defaultdict[str, list[int]] = defaultdict(list)
     failures: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    given: defaultdict[str, list[Judgment]] = defaultdict(list)
     answers: Counter[str] = Counter()
     agreed: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     for duel, judgments in judged:
         for judgment in judgments:
+            given[judgment.judge].append(judgment)
             for score, failure, response in zip(
                 judgment.scores, judgment.failures, duel.responses, strict=True
             ):
@@ -76,10 +83,20 @@ def judge_figures(
             compared=compared[name],
             mean=fmean(scores[name]) if scores[name] else None,
             spread=pstdev(scores[name]) if scores[name] else None,
+            prefix=median_prefix(given[name]),
+            unparsed=_lost_rounds(given[name]),
             length=correlation(scores[name], lengths[name]),
         )
         for name in tribe
     }
+
+
+def _lost_rounds(judgments: Iterable[Judgment]) -> dict[str, int]:
+    lost: Counter[str] = Counter()
+    for judgment in judgments:
+        for rounds in judgment.unparsed:
+            lost.update(rounds)
+    return dict(lost.most_common())
 
 
 def _agreements(judgments: Sequence[Judgment]) -> Iterable[tuple[str, bool]]:

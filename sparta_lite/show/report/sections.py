@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
+from sparta_lite.campaign.reluctance import HARDLY_EVER, median_prefix
 from sparta_lite.show.report import figures
 from sparta_lite.show.report.audits import audit_part
 from sparta_lite.show.report.headline import measured
@@ -13,7 +15,7 @@ from sparta_lite.show.report.judges import effective_number, judge_figures
 from sparta_lite.show.report.parts import NONE, Part, adapter, number, percent
 from sparta_lite.show.report.reading import RunFiles
 from sparta_lite.show.state import PHASES
-from sparta_lite.show.text import duration, memory
+from sparta_lite.show.text import duration, memory, probability
 
 _CURVES = (
     ("loss", "loss"),
@@ -110,7 +112,9 @@ def _judges(run: RunFiles) -> Part:
         if not found.answers:
             continue
         share = found.failed / found.answers
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.failures.items())
+        reasons = _counts(found.failures)
+        if found.unparsed:
+            reasons += f" (rounds: {_counts(found.unparsed)})"
         level = NONE if found.mean is None else f"{found.mean:.2f} ± {found.spread:.2f}"
         rows.append(
             [
@@ -120,16 +124,44 @@ def _judges(run: RunFiles) -> Part:
                 percent(found.agreement),
                 level,
                 number(found.length, "+.2f"),
+                NONE if found.prefix is None else probability(found.prefix),
                 reasons or NONE,
             ]
         )
-    head = ["judge", "answers", "failed", "agrees", "score", "r(length)", "why it failed"]
+    head = ["judge", "answers", "failed", "agrees", "score", "r(length)", "begins", "why it failed"]
     said = note(
         "agrees: duels in which it prefers the answer that the mean of the others prefers; 50% is chance, "
         "and duels in which either sees no difference are left out. score: mean and standard deviation. "
-        "r(length): correlation of its scores with the answers’ tokens. A failed judgment is no vote."
+        "r(length): correlation of its scores with the answers’ tokens. begins: where the beginning of a "
+        "verdict was forced on it, the median probability that it would have written that by itself. A "
+        "failed judgment is no vote."
     )
-    return Part(section("judges", "The judges", table(head, rows), said), {})
+    body = [table(head, rows), *_reluctance(run), said]
+    return Part(section("judges", "The judges", *body), {})
+
+
+def _reluctance(run: RunFiles) -> list[Html]:
+    """Whether the judges would have given scores at all."""
+    everyone = (
+        judgment
+        for settled in run.iterations
+        for judgments in settled.judgments.values()
+        for judgment in judgments
+    )
+    found = median_prefix(everyone)
+    if found is None or found >= HARDLY_EVER:
+        return []
+    return [
+        paragraph(
+            tag("strong", "These judges would hardly ever give a score themselves: "),
+            "left alone they begin a verdict as they were asked to with a median probability of "
+            f"{probability(found)}. Their scores are those that they were made to give.",
+        )
+    ]
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 
 def _training(run: RunFiles) -> Part:
