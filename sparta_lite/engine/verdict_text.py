@@ -32,7 +32,7 @@ _SCALE = (
     r"\s*(?:(?:/|\(?out\s+of)\s*(?P<scale>\d{1,6}|ten)|"
     r"\(?(?:on|in)\s+a\s+scale\s+(?:of|from)\s+1\s*(?:to|-|–)\s*(?P<highest>\d{1,6}))"
 )
-_VALUE = re.compile(rf"(?P<score>(?!0){_DIGITS})(?:{_SCALE}\)?)?", re.IGNORECASE)
+_VALUE = re.compile(rf"(?P<score>-?(?!0\d){_DIGITS})(?:{_SCALE}\)?)?", re.IGNORECASE)
 _ON_SCALE = re.compile(
     rf"(?<![\w./-])(?:(?P<other>{_DIGITS})\s*(?:-|–|—|~|to|or|and)\s*)?(?P<score>{_DIGITS}){_SCALE}(?![\w/]|\.\d)",
     re.IGNORECASE,

@@ -1,140 +1,92 @@
-"""What judges write in sampled rounds: one whole score counts, anything else has failed."""
+"""What judges write in sampled rounds: the table of forms in docs/judging.md, and any text at all."""
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparta_lite.engine.verdict_text import parse_score
+from sparta_lite.engine.verdict_text import Unparsed, Verdict, read_verdict
 
-TAKEN = [
-    # as asked for
-    ('{"score": 7}', 7),
-    ('{"score": 10}', 10),
-    ('{"score":1}', 1),
-    ('{ "score" : 9 }', 9),
-    ('{\n  "score": 3\n}', 3),
-    # with more in the object
-    ('{"score": 7, "reason": "ok"}', 7),
-    ('{"reason": "clear, and short", "score": 7}', 7),
-    ('{"verdict": {"score": 7, "why": ["a", "b"]}}', 7),
-    ('{"score": 7, "reason": "it beats {\\"score\\": 3}"}', 7),
-    ('{"score": 7, "reason": "the answer is cut o', 7),
-    ('{"score": 7, "reason": "unescaped "quotes" inside"}', 7),
-    # the number
-    ('{"score": 8.0}', 8),
-    ('{"score": 8.5}', 8.5),
-    ('{"score": "8"}', 8),
-    ('{"score": "8.5"}', 8.5),
-    ('{"score": 8/10}', 8),
-    ('{"score": "8 / 10"}', 8),
-    ('{"score": "8 out of 10"}', 8),
-    # the key
-    ('{"Score": 8}', 8),
-    ('{"SCORE": 8}', 8),
-    ("{'score': 8}", 8),
-    ("{'reason': 'fine', 'score': 8}", 8),
-    ("{score: 8}", 8),
-    ("{“score”: 8}", 8),
-    ('{\\"score\\": 8}', 8),
-    ('{"score": 8,}', 8),
-    # around it
-    ('Well. {"score": 4} because it is short.', 4),
-    ('```json\n{"score": 6}\n```', 6),
-    ("```\n{'score': 6}\n```\nIt is short.", 6),
-    ('I reply with {"score": <1-10>}. Here: {"score": 7}', 7),
-    ('I reply with {"score": n}. Here: {"score": 7}', 7),
-    ('{"score": 7}\n{"score": 7}', 7),
-    ('9/10 of it holds. {"score": 7}', 7),
-    ('<think>{"score": 3} at first sight</think>{"score": 7}', 7),
-    ('{"score": 7}\n\nUser: Another one.\n{"score": 3}', 7),
-    # in words, with its scale
-    ("8/10", 8),
-    ("Score: 8/10", 8),
-    ("**Score:** 8.5 / 10", 8.5),
-    ("I would give it 8 out of 10.", 8),
-]
-
-FAILED = [
-    # two scores
-    '{"score": 2} or {"score": 8}',
-    '{"score": 7, "score": 8}',
-    '{"score": 7 or 8}',
-    '{"score": "7 or 8"}',
-    '{"score": "7-8"}',
-    '{"score": [7, 8]}',
-    "score: 7 or 8",
-    "7/10, or rather 8/10",
-    "8/10 for style, 6/10 for content",
-    # none of 1 to 10
-    '{"score": 0}',
-    '{"score": 0.5}',
-    '{"score": 11}',
-    '{"score": 10.5}',
-    '{"score": 100}',
-    '{"score": -5}',
-    '{"score": 70} I mean {"score": 7}',
-    # another scale
-    "80/100",
-    '{"score": 80/100}',
-    '{"score": "4/5"}',
-    "4 out of 5",
-    "8/10/2024",
-    # no number
-    '{"score": 07}',
-    '{"score": 1e1}',
-    '{"score": 7.}',
-    '{"score": "seven"}',
-    '{"score": null}',
-    '{"score": true}',
-    '{"score": }',
-    '{"score": n}',
-    # not seen to end, or not asked for
-    '{"score": 7',
-    '{"score": "7',
-    '{"my_score": 7}',
-    '{"scores": 7}',
-    '{"rating": 7}',
-    # on no scale
-    "score: 7",
-    "7",
-    "",
-    # only thought
-    '<think>{"score": 7}</think>',
-    '<think>{"score": 7}',
-]
+PAGE = Path(__file__).parents[2] / "docs" / "judging.md"
+ROW = re.compile(r"\| (`+) ?(?P<reply>.+?) ?\1 \| (?P<says>[\w. ]+?) \|")
 
 
-@pytest.mark.parametrize(("text", "value"), TAKEN)
-def test_a_whole_score_counts_in_every_form(text: str, value: float) -> None:
-    assert parse_score(text) == value
+def forms(heading: str) -> list[tuple[str, str]]:
+    """The replies below a heading, each with what its row says."""
+    section = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    found = []
+    for line in section.split("\n"):
+        if line.startswith("| `"):
+            row = ROW.fullmatch(line)
+            assert row is not None, line
+            found.append((row["reply"].replace(r"\|", "|").replace("⏎", "\n"), row["says"]))
+    return found
 
 
-@pytest.mark.parametrize("text", FAILED)
-def test_what_gives_no_one_score_has_failed(text: str) -> None:
-    assert parse_score(text) is None
+TAKEN, FAILED = forms("Replies that give a score"), forms("Replies that give none")
+
+
+@pytest.mark.parametrize(("reply", "score"), TAKEN)
+def test_a_score_counts_in_every_form_of_the_table(reply: str, score: str) -> None:
+    assert read_verdict(reply) == Verdict(float(score))
+
+
+@pytest.mark.parametrize(("reply", "reason"), FAILED)
+def test_what_gives_no_one_score_has_failed_for_the_reason_in_the_table(reply: str, reason: str) -> None:
+    assert read_verdict(reply) == Verdict(None, reason)  # type: ignore[arg-type]
+
+
+def test_the_table_has_every_reason_and_no_form_twice() -> None:
+    assert {reason for _, reason in FAILED} == set(get_args(Unparsed))
+    replies = [reply for reply, _ in TAKEN + FAILED]
+    assert len(replies) == len(set(replies)) > 120
+
+
+@pytest.mark.parametrize(
+    "form",
+    ['{{"score": {}}}', '{{"Score": "{}"}}', "{}/10", "**{}** out of 10", '```json\n{{"score": {}}}\n```'],
+)
+def test_every_whole_and_half_score_is_read_in_the_usual_forms(form: str) -> None:
+    for halves in range(2, 21):
+        assert read_verdict(f"I think so. {form.format(f'{halves / 2:g}')}").score == halves / 2
+    for wrong in ("0", "10.5", "11", "99"):
+        assert read_verdict(form.format(wrong)) == Verdict(None, "out of range")
 
 
 @given(st.integers(1, 10), st.integers(1, 10))
 def test_a_second_score_of_another_value_fails(first: int, second: int) -> None:
-    expected = first if first == second else None
-    assert parse_score(f'{{"score": {first}}} and {{"score": {second}, "reason": "b"}}') == expected
-    assert parse_score(f"{{'score': {first}}} and {{\"score\": {second}}}") == expected
+    expected = Verdict(first) if first == second else Verdict(None, "several scores")
+    assert read_verdict(f'{{"score": {first}}} and {{"score": {second}, "reason": "b"}}') == expected
+    assert read_verdict(f"{{'score': {first}}} and {{\"score\": {second}}}") == expected
+    assert read_verdict(f"{first}/10 or {second} out of 10") == expected
 
 
 @given(st.text(max_size=300))
 def test_no_reply_breaks_it(text: str) -> None:
-    found = parse_score(text)
-    assert found is None or 1 <= found <= 10
+    found = read_verdict(text)
+    assert (found.score is None) != (found.unparsed is None)
+    assert found.score is None or 1 <= found.score <= 10
 
 
 @pytest.mark.parametrize(
-    "text", ["{" * 9000, '{"a":' * 9000, "[" * 9000, '{"score": ' + "9" * 9000 + "}", "1/" * 9000]
+    "text", ["", "{" * 9000, '{"a":' * 9000, "[" * 9000, "\n" * 9000, "* " * 9000, "1/" * 9000]
 )
 def test_no_reply_takes_long(text: str) -> None:
     started = time.process_time()
-    assert parse_score(text) is None
+    assert read_verdict(text) == Verdict(None, "no score")
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "text", ['{"score": ' + "9" * 9000 + "}", '"score": ' * 9000, "8 - " * 9000, "score " * 9000]
+)
+def test_nor_do_long_beginnings_of_a_score(text: str) -> None:
+    started = time.process_time()
+    assert read_verdict(text).score is None
     assert time.process_time() - started < 5
