@@ -49,6 +49,36 @@ OWN = "base: model\ntribe: {adapters: adapters}\ndata: {path: data.json, column:
 # --- which value counts
 
 
+def test_how_judges_are_sampled_is_left_to_the_mode() -> None:
+    left = load_config(None).judge
+    assert (left.in_one_pass, left.in_rounds) == ((1.0, 0, 1.0), (0.7, 50, 0.95))
+    said = load_config(None, ["judge.temperature=0.7", "judge.top_k=0"]).judge
+    assert (said.in_one_pass, said.in_rounds) == ((0.7, 0, 1.0), (0.7, 0, 0.95))
+    assert (left.minimum_prefix, left.forced, left.least_prefix) == (0, True, 0)
+    shy = load_config(None, ["judge.minimum_prefix=0.1"]).judge
+    assert shy.least_prefix == 0
+    assert shy.model_copy(update={"forced": False}).least_prefix == 0.1
+    assert "judge.minimum_prefix is 1; it should be a number from 0 to" in refusal(
+        None, "judge.minimum_prefix=1"
+    )
+
+
+@pytest.mark.parametrize("mode", ["expected", "sampled"])
+def test_settings_that_an_earlier_version_wrote_out_mean_what_they_meant(written: Any, mode: str) -> None:
+    """It wrote down how rounds are drawn in either mode, and read one pass untouched."""
+    now = load_config(None, [f"judge.mode={mode}"])
+    text = show_config(now)
+    text = re.sub(r"(?m)^  minimum_prefix: .*\n", "", text)
+    for key, value in (("temperature", "0.7"), ("top_k", "50"), ("top_p", "0.95")):
+        head, judge = text.split("\njudge:\n")
+        text = f"{head}\njudge:\n" + judge.replace(f"  {key}: null\n", f"  {key}: {value}\n", 1)
+    assert "temperature: 0.7" in text.split("\njudge:\n")[1]
+    assert load_config(written(text)) == now
+    other = text.replace("temperature: 0.7", "temperature: 0.9")
+    kept = load_config(written(other)).judge.temperature
+    assert kept == (0.9 if mode == "sampled" else None)
+
+
 def test_class_defaults_are_the_papers(written: Any) -> None:
     config = load_config(written(OWN))
     assert (config.iterations, config.duels) == (8, 1000)

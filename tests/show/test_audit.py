@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console
@@ -56,6 +57,18 @@ def shown(of: dict[str, Any]) -> str:
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(tables(of))
     return console.export_text()
+
+
+def test_why_judgments_failed_and_whether_judges_would_have_spoken() -> None:
+    some = {"failed_no_verdict": 0.5, "failed_no_verdict_low": 0.4, "failed_too_long": 0.0, "failed_low": 0.1}
+    shy = {"prefix": 5e-5, "prefix_low": 1e-5, "prefix_high": 0.0625}
+    judges = {"a": figures(METRICS, 100) | some | shy, "b": figures(METRICS, 200) | {"rounds_cut_off": 0.25}}
+    text = shown(record(judges=judges))
+    assert re.search(r"no verdict +1 +0\.500 +0\.250", text)
+    assert re.search(r"cut off +1 +0\.250 +0\.125", text)
+    assert re.search(r"a +5e-5 1e-5 to 0\.062", text)
+    assert "too long" not in text
+    assert "begins a verdict" not in shown(record())
 
 
 def test_eighty_columns_hold_every_figure() -> None:

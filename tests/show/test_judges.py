@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +34,16 @@ DUELS = [
     # Half a vote is none, but the half that came is a score.
     (fought(2, (3, 9)), [vote(2, "cyd", (8, None)), vote(2, "dan", (None, None), "too long")]),
 ]
+
+
+def test_beginnings_and_lost_rounds_are_counted_per_judge() -> None:
+    duel = fought(0, (1, 4))
+    first = replace(vote(0, "cyd", (6, 3)), prefix=(-1.0, -9.0))
+    second = replace(vote(0, "cyd", (6, 3)), prefix=(-8.0, None), unparsed=({"no score": 2}, {"cut off": 3}))
+    found = judge_figures(TRIBE, [(duel, [first, vote(0, "dan", (1, 2))]), (duel, [second])])
+    assert found["cyd"].prefix == pytest.approx(math.exp(-8))
+    assert found["cyd"].unparsed == {"cut off": 3, "no score": 2}
+    assert (found["dan"].prefix, found["dan"].unparsed) == (None, {})
 
 
 def test_figures_of_every_judge() -> None:

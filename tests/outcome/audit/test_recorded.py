@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,28 @@ def test_failed_votes_are_counted_by_their_reason_and_never_scored() -> None:
     )
     assert (numbers["failed_not_finite"], numbers["cut"]) == (0, 3 / 8)
     assert (numbers["failed_low"], numbers["failed_high"]) == wilson(3, 8)
+
+
+def test_how_likely_a_judge_begins_and_why_its_rounds_failed() -> None:
+    prefixes = [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -8.0]
+    votes = [
+        vote(
+            index,
+            "c",
+            (8.0, 2.0),
+            prefix=(prefixes[2 * index], prefixes[2 * index + 1]),
+            unparsed=({"no score": 2}, {"cut off": 1, "no score": 1}) if index else ({}, {}),
+        )
+        for index in range(4)
+    ]
+    found = judge_figures("c", [ballot(each.duel, [each]) for each in votes], KNOWN)
+    assert found["prefix"].value == pytest.approx(math.exp(-5))  # the lower of the two in the middle
+    assert found["prefix"].interval is not None
+    assert found["prefix"].interval[0] <= math.exp(-5) <= found["prefix"].interval[1]
+    assert (found["rounds_no_score"].value, found["rounds_cut_off"].value) == (9 / 12, 3 / 12)
+    of_old = judge_figures("c", [ballot(0, [vote(0, "c", (8.0, 2.0))])], KNOWN)
+    assert "earlier version" in reasons(of_old)["prefix"]
+    assert not [name for name in of_old if name.startswith("rounds_")]
 
 
 def test_agreement_is_with_the_majority_of_the_others_alone() -> None:
