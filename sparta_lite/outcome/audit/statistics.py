@@ -47,7 +47,10 @@ def mean(values: Numbers) -> Estimate:
 
 
 def median(values: Numbers) -> Estimate:
-    """The middle one of [duels, values of one duel], the lower one of two; NaN: there is none."""
+    """The middle one of [duels, values of one duel], the lower one of two; NaN: there is none.
+
+    It is what it is of a single duel too, without an interval.
+    """
     known = ~np.isnan(values)
     duels, rows = _rows(known)
     order = np.argsort(values[known], kind="stable")
@@ -57,6 +60,8 @@ def median(values: Numbers) -> Estimate:
         summed = weights[:, owners].cumsum(1)  # [resamples, values]
         return np.asarray(ordered[(summed >= summed[:, -1:] / 2).argmax(1)])
 
+    if 0 < duels < _FEWEST:
+        return Estimate(float(middle(np.ones((1, duels)))[0]))
     return _estimate(duels, middle, values=len(ordered))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sparta_lite.show.report.html import Html, folded, note, paragraph, section, table, tag
 from sparta_lite.show.report.parts import NONE, Part, adapter, number
 from sparta_lite.show.report.reading import RunFiles
+from sparta_lite.show.text import probability
 
 _COLUMNS = 6
 """Figures side by side; further ones are folded away."""
@@ -20,12 +21,14 @@ _MEANING = (
     "within: correlation, inside a duel, of the scores with an answer’s length, and with its likelihood "
     "under the judge itself. win gain: share of duels that the injected answer wins, less its twin’s. panel "
     "net, judges net: how often the verdict, or a judge, prefers it to the twin, less the reverse. turned: "
-    "of the duels that the twin does not win. wrong: of wrong answers alone."
+    "of the duels that the twin does not win. wrong: of wrong answers alone. prefix: median probability that a "
+    "judge begins by itself with what is forced on it."
 )
 _ASIDE = ("judges", "tribe", "versions", "truth", "missing")
 """Shown elsewhere, or nothing that a reader of the figures looks for."""
 _TARGET = ("layout", "duels", "target", "met", "worst", "worst_gain", "worst_gain_low", "worst_gain_high")
 """Of the injections: what the sentence on them says."""
+_PREFIX = "prefix"
 _BOUNDS = ("_low", "_high")
 """Behind a figure's name: the ends of its interval."""
 
@@ -118,7 +121,9 @@ def _figures(values: Mapping[str, Any]) -> list[str]:
 
 
 def _figure(values: Mapping[str, Any], key: str) -> str:
-    """A value with half the width of its interval, where it has one."""
+    """A value with half the width of its interval, where it has one; a probability may be tiny."""
+    if key == _PREFIX and isinstance(values.get(key), float):
+        return probability(values[key])
     low, high = (values.get(f"{key}{end}") for end in _BOUNDS)
     between = f" ± {(high - low) / 2:.3f}" if isinstance(low, float) and isinstance(high, float) else ""
     return _said(values.get(key)) + between

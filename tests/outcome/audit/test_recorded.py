@@ -81,6 +81,8 @@ def test_how_likely_a_judge_begins_and_why_its_rounds_failed() -> None:
     assert found["prefix"].interval is not None
     assert found["prefix"].interval[0] <= math.exp(-5) <= found["prefix"].interval[1]
     assert (found["rounds_no_score"].value, found["rounds_cut_off"].value) == (9 / 12, 3 / 12)
+    alone = judge_figures("c", [ballot(3, votes[3:])], KNOWN)["prefix"]
+    assert (alone.value, alone.interval) == (pytest.approx(math.exp(-8)), None)
     of_old = judge_figures("c", [ballot(0, [vote(0, "c", (8.0, 2.0))])], KNOWN)
     assert "earlier version" in reasons(of_old)["prefix"]
     assert not [name for name in of_old if name.startswith("rounds_")]
