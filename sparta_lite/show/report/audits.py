@@ -21,8 +21,8 @@ _MEANING = (
     "within: correlation, inside a duel, of the scores with an answer’s length, and with its likelihood "
     "under the judge itself. win gain: share of duels that the injected answer wins, less its twin’s. panel "
     "net, judges net: how often the verdict, or a judge, prefers it to the twin, less the reverse. turned: "
-    "of the duels that the twin does not win. wrong: of wrong answers alone. prefix: median probability that a "
-    "judge begins by itself with what is forced on it."
+    "of the duels that the twin does not win. wrong: of wrong answers alone. prefix: median probability that "
+    "a judge begins by itself with what is forced on it."
 )
 _ASIDE = ("judges", "tribe", "versions", "truth", "missing")
 """Shown elsewhere, or nothing that a reader of the figures looks for."""
