@@ -41,7 +41,7 @@ from sparta_lite.engine.base import Base, load_base
 from sparta_lite.engine.chat import Chat
 from sparta_lite.engine.decode import Prompt
 from sparta_lite.engine.score import expected_scores
-from sparta_lite.engine.verdict_text import parse_score
+from sparta_lite.engine.verdict_text import read_verdict
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import PLAIN, Sampling
@@ -98,13 +98,13 @@ class Judges:
         ]
         ids = [prompt.ids for prompt in prompts]
         replies = sampled_rounds(self.base, self.bank, ids, keys, SAMPLING, self.max_new_tokens, PLACES)
-        rounds = [[parse_score(text) for text in texts] for texts in replies.texts]
+        rounds = [[read_verdict(text).score for text in texts] for texts in replies.texts]
         found = [
             {"row": pair.row, "rounds": rounds[at : at + 2]}
             for at, pair in zip(range(0, len(prompts), 2), pairs, strict=True)
         ]
         times = {"reading": replies.reading, "writing": replies.writing}
-        failed = [text[:100] for texts in replies.texts for text in texts if parse_score(text) is None]
+        failed = [text[:100] for texts in replies.texts for text in texts if read_verdict(text).score is None]
         return {"pairs": found, "seconds": times, "unparsed": failed[:5]}
 
     def _prompts(self, layout: str, pairs: Sequence[Pair]) -> tuple[Chat, list[Prompt]]:
