@@ -65,11 +65,6 @@ class Verdict:
     unparsed: Unparsed | None = None
 
 
-def parse_score(text: str) -> float | None:
-    """The one score from 1 to 10 that a reply gives; None where it gives none, or more than one."""
-    return read_verdict(text).score
-
-
 def read_verdict(text: str) -> Verdict:
     """The one score from 1 to 10 that a reply gives, or why it gives none."""
     text = _EMPHASIS.sub(r"\2", spoken(text)[:_LONGEST])
