@@ -19,6 +19,7 @@ from sparta_lite.campaign.settings import POCKET, PRESET, Config, Section
 from sparta_lite.campaign.settings.duels import PUBLISHED
 from sparta_lite.campaign.settings.ranges import range_of
 from sparta_lite.campaign.yaml_text import parse_yaml, read_yaml, to_yaml
+from sparta_lite.engine.gguf_file import HUB_FILE
 from sparta_lite.errors import SpartaError, shortened, shown
 
 __all__ = ["Config", "load_config", "show_config"]
@@ -179,7 +180,8 @@ def _anchored(layer: Layer, root: Path) -> Layer:
             raise SpartaError(f"{shown(value)} holds a null character; give a path")
         path = os.path.abspath(root / os.path.expanduser(value))  # an unknown ~user stays as it is
         # owner/name may be a path or a repository on the hub: what stands on the disk goes first.
-        is_hub = _HUB_ID.fullmatch(value.partition("#")[0]) and not os.path.exists(path.partition("#")[0])
+        named = _HUB_ID.fullmatch(value.partition("#")[0]) or HUB_FILE.fullmatch(value)
+        is_hub = named and not os.path.exists(path.partition("#")[0])
         return value if is_hub else path
 
     result = dict(layer)

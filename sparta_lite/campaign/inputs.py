@@ -22,7 +22,8 @@ from sparta_lite.data.task import Task
 from sparta_lite.data.tasks import load_answers, load_task_instructions
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.gguf_file import file_hash, gguf_file
+from sparta_lite.engine.hub import base_directory
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import items
 
@@ -70,7 +71,10 @@ def load_inputs(
     if references:
         others["reference answers"] = references
     hasher = kept.digest if kept else digest
-    digests = hashes(local(base_source(config.base)), places, others, hasher)
+    source = base_source(config.base)
+    digests = hashes(base_directory(source), places, others, hasher)
+    if packed := gguf_file(source):
+        digests["GGUF file"] = file_hash(packed)
     return Inputs(resident, instructions, tasks, references, digests)
 
 

@@ -17,7 +17,7 @@ from sparta_lite.campaign.settings import POCKET, SIZES, Config
 from sparta_lite.campaign.settings.section import parse_memory as parse_memory
 from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe, to_be_forged
-from sparta_lite.engine.hub import CONFIG_FILE, local
+from sparta_lite.engine.hub import CONFIG_FILE, base_directory
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
 from sparta_lite.engine.pace import Span, card, processor, seconds, span, whole
 from sparta_lite.engine.peft_config import read_settings
@@ -59,7 +59,7 @@ def planned(
     """
     directory = config_file(config.base, planning).parent
     if config.trust_remote_code:
-        directory = local(base_source(config.base), ("config.json", "*.py"))
+        directory = base_directory(base_source(config.base), ("config.json", "*.py"))
     shape = read_shape(directory, config.trust_remote_code)
     target = _target(config, choices, shape, held)
     adapters = _adapters(config, shape, planning)

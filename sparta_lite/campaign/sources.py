@@ -7,14 +7,14 @@ from pathlib import Path
 from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.tribe import require_tribe
 from sparta_lite.data.rows import require_source
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.hub import base_directory
 from sparta_lite.engine.known import shipped_base
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import base_path
 
 
 def base_source(base: str) -> str:
-    """Directory or hub id of the base that a setting names."""
+    """Directory, file or hub id of the base that a setting names."""
     return str(base_path()) if base == POCKET else base
 
 
@@ -31,10 +31,11 @@ def config_file(base: str, planning: bool = False) -> Path:
     source = base_source(base)
     if planning and not Path(source).is_dir() and (shipped := shipped_base(source)):
         return shipped / "config.json"
-    path = local(source, ("config.json",)) / "config.json"
+    path = base_directory(source, ("config.json",)) / "config.json"
     if not path.is_file():
         raise SpartaError(
-            f"base: {source} is not a model directory (no config.json); give one in transformers' form"
+            f"base: {source} is not a model directory (no config.json); give one in transformers' form, or a "
+            "GGUF file"
         )
     return path
 

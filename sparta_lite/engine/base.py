@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sparta_lite.engine import hybrid
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
-from sparta_lite.engine.hub import BASE_FILES, CODE, local
+from sparta_lite.engine.hub import BASE_FILES, CODE, base_directory
 from sparta_lite.engine.loading import clear, require_floats, require_model, without_adapter
 from sparta_lite.engine.model import Decoder, FusedDecoder, computes
 from sparta_lite.engine.shape import UNPACKED
@@ -82,10 +82,10 @@ def load_base(
     trust_remote_code: bool = False,
     loader: Loader | None = None,
 ) -> Base:
-    """Load a model in transformers' form, safetensors only.
+    """Load a model in transformers' form, safetensors only, or in GGUF form.
 
     Args:
-        source: a directory, or the id of a hub repository.
+        source: a directory, the id of a hub repository, or a GGUF file.
         device: where it stays.
         dtype: what it computes in, and of all weights that are not in 4 bits.
         quantization: ``nf4`` holds linear layers in 4 bits, doubly quantised (Dettmers et al. 2023). A
@@ -98,7 +98,7 @@ def load_base(
             NaN, or do not fit the configuration, the architecture is not supported, or the tokenizer is
             missing or has no chat template, or one that does not come to an end.
     """
-    path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
+    path = base_directory(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     require_model(path)
     with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)

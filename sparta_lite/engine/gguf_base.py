@@ -1,56 +1,47 @@
-"""A base in llama.cpp's GGUF form, unpacked once into a model directory of transformers."""
+"""A base in GGUF form, unpacked once into a model directory of transformers."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import re
 import shutil
-import tempfile
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.errors import SpartaError
-from sparta_lite.files import clear_errors, sync, write_json
+from sparta_lite.engine.gguf_file import Gguf, file_hash, read_gguf, require_gguf
+from sparta_lite.errors import SpartaError, shortened, shown
+from sparta_lite.files import clear_errors, read_json, sync, write_json
 
-_FORM = 1
+_FORM = 2
 """Version of what ``unpack`` writes; directories of another one are not used any more."""
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
-_CONTROL = 3
-"""``tokenizer.ggml.token_type`` of a special token."""
+_RECORD = "gguf.json"
+"""Stands in an unpacked model: what it was made from, and how large its files are."""
+_ENDS = ("eos", "eot", "eom")
+_BESIDE = 50 * 10**6  # bytes of tokenizer and configuration, at most
 
 
-def gguf_file(source: str | Path) -> Path | None:
-    """The GGUF file that ``source`` names; None where it names a model in another form.
+def unpacked() -> list[Path]:
+    """The models that stand unpacked on this machine."""
+    return sorted(path.parent for path in _root().glob(f"gguf-*/{_RECORD}"))
 
-    Args:
-        source: a ``.gguf`` file, a directory that holds one and no ``config.json``, or
-            ``owner/name:file.gguf`` on the hub.
+
+def describe(file: Path) -> Path:
+    """A directory with the ``config.json`` of a GGUF file's model alone; no weights are read.
 
     Raises:
-        SpartaError: the file does not exist, or a directory holds several.
+        SpartaError: see ``unpack``.
     """
-    path = Path(source)
-    if path.is_dir():
-        found = [] if (path / "config.json").exists() else sorted(path.glob("*.gguf"))
-        if len(found) > 1:
-            names = ", ".join(each.name for each in found[:3])
-            raise SpartaError(
-                f"base: {path} holds {len(found)} GGUF files ({names}); name one of them, "
-                "merged by `llama-gguf-split --merge` where they are parts"
-            )
-        return found[0] if found else None
-    if path.suffix != ".gguf":
-        return None
-    repository, colon, name = str(source).rpartition(":")
-    if colon and not path.exists():
-        from sparta_lite.engine.hub import download
-
-        path = download(repository, (name,)) / name
-    if not path.is_file():
-        raise SpartaError(f"base: {source}: no such file; give the path of a .gguf file")
-    return path
+    require_gguf(file)
+    place = _place(file)
+    if _is_whole(place):
+        return place
+    place = place.with_name(f"{place.name}.config")
+    if not (place / "config.json").is_file():
+        gguf = read_gguf(file)
+        _tokenizer(gguf)
+        write_json(place / "config.json", _config(gguf).to_dict())
+    return place
 
 
 def unpack(file: Path) -> Path:
@@ -61,162 +52,180 @@ def unpack(file: Path) -> Path:
 
     Raises:
         SpartaError: it is not a whole GGUF file, a part of one, of an architecture that transformers
-            cannot read, without a chat template, or with rotary positions that are not known.
+            cannot read, without a chat template, with a tokenizer or rotary positions that are not known,
+            or there is no room for it.
     """
-    from huggingface_hub.constants import HF_HOME
+    from huggingface_hub.utils import WeakFileLock
 
-    with clear_errors(file), file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[attr-defined, unused-ignore]
-    place = Path(HF_HOME) / "sparta-lite" / f"gguf-{_FORM}-{digest[:32]}"
-    if place.is_dir():
+    require_gguf(file)
+    place = _place(file)
+    if _is_whole(place):
         return place
+    gguf = read_gguf(file)
+    partial = place.with_name(f".{place.name}.partial")
     with clear_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    try:
-        _write(file, partial)
-        with clear_errors(place):
-            sync(partial)
-            if not place.is_dir():  # another process may have been faster
+        # Whoever held the lock and was killed has let go of it, and left the partial directory.
+        with WeakFileLock(place.with_name(".lock")):
+            if _is_whole(place):  # another process has made it meanwhile
+                return place
+            shutil.rmtree(partial, ignore_errors=True)
+            _require_room(gguf, place)
+            try:
+                partial.mkdir()
+                _write(gguf, partial)
+                shutil.rmtree(place, ignore_errors=True)
                 partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                sync(place.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(place.with_name(f"{place.name}.config"), ignore_errors=True)
     return place
 
 
-def _write(file: Path, out: Path) -> None:
-    facts = _metadata(file)
-    import torch
-    from huggingface_hub import save_torch_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+def _root() -> Path:
+    from huggingface_hub import constants
 
+    return Path(constants.HF_HOME) / "sparta-lite"
+
+
+def _place(file: Path) -> Path:
+    return _root() / f"gguf-{_FORM}-{file_hash(file)[:32]}"
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether all that was unpacked still stands there: people and programs clear caches."""
+    if not (place / _RECORD).is_file():
+        return False
+    sizes = read_json(place / _RECORD, ("files",))["files"]
+    return all((place / name).is_file() and (place / name).stat().st_size == sizes[name] for name in sizes)
+
+
+def _require_room(gguf: Gguf, place: Path) -> None:
+    needed, free = 4 * gguf.numbers + _BESIDE, shutil.disk_usage(place.parent).free
+    if free < needed:
+        raise SpartaError(
+            f"base: {gguf.path} takes {needed / 1e9:.1f} GB unpacked, {place.parent} has {free / 1e9:.1f}; free "
+            "some space or set HF_HOME to a directory on another disk"
+        )
+    print(
+        f"unpacking {gguf.path.name} into {place}: {needed / 1e9:.1f} GB, once, a minute or so for 0.5 GB",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _write(gguf: Gguf, out: Path) -> None:
+    from huggingface_hub import save_torch_model
+    from transformers import GenerationConfig
+
+    tokenizer, config = _tokenizer(gguf), _config(gguf)
+    model = _model(gguf, config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except Exception as error:  # transformers raises nearly anything over a file that it cannot read
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise SpartaError(f"base: {file} cannot be read as GGUF: {reason[:160]}; get a whole copy") from error
-    ids = _special_ids(facts)
-    _correct_tokenizer(tokenizer, facts, ids, file)
-    rotary = _rotary(facts, model.config, file)
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    config.pop("_name_or_path", None)
-    config |= ids | {"dtype": "float32"} | ({"rope_parameters": rotary} if rotary else {})
-    with clear_errors(out):
         save_torch_model(model, out)
         tokenizer.save_pretrained(out)
-        GenerationConfig(**ids).save_pretrained(out)
-    write_json(out / "config.json", {"architectures": [type(model).__name__], **config})
-
-
-def _metadata(file: Path) -> Mapping[str, Any]:
-    """The metadata of a GGUF file, and which of the tensors are there, under ``tensors``.
-
-    Raises:
-        SpartaError: see ``unpack``.
-    """
-    try:
-        from gguf import GGUFReader
-    except ImportError as error:
+        ends = [token for name in _ENDS if (token := gguf.token(name)) is not None]
+        ids = {name: getattr(config, name) for name in ("bos_token_id", "pad_token_id")}
+        GenerationConfig(eos_token_id=list(dict.fromkeys(ends)) or None, **ids).save_pretrained(out)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors has an error of its own for a full disk
         raise SpartaError(
-            "base: a GGUF file needs the package gguf; pip install 'sparta-lite[gguf]'"
+            f"{out}: cannot be written ({str(error)[:100]}); free some space or set HF_HOME to another disk"
         ) from error
+    write_json(out / "config.json", config.to_dict() | {"architectures": [type(model).__name__]})
+    for path in out.iterdir():
+        sync(path)
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    name = shortened(str(gguf.fields.get("general.name", gguf.path.stem)), 100)
+    write_json(out / _RECORD, {"sha256": file_hash(gguf.path), "name": name, "files": sizes})
+
+
+def _model(gguf: Gguf, config: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    file = gguf.path
     try:
-        reader = GGUFReader(file)
-        facts = {name: field.contents() for name, field in reader.fields.items()}
-        facts["tensors"] = {tensor.name: tensor for tensor in reader.tensors}
-    except Exception as error:  # numpy, struct and the reader each complain in their own way
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise SpartaError(f"base: {file} is not a whole GGUF file ({reason[:160]}); get it again") from error
-    if int(facts.get("split.count", 1)) > 1 or _PART.search(file.name):
-        raise SpartaError(
-            f"base: {file} is one part of several; merge them with `llama-gguf-split --merge` first"
+        model, report = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, config=config, dtype=torch.float32, output_loading_info=True
         )
-    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
-
-    architecture = facts.get("general.architecture")
-    if architecture not in GGUF_SUPPORTED_ARCHITECTURES:
+    except Exception as error:  # transformers raises nearly anything over a file that it cannot read
+        raise SpartaError(f"base: {file} cannot be read as GGUF: {_reason(error)}; get it again") from error
+    missing: Sequence[str] = sorted(report["missing_keys"])
+    if missing:
         raise SpartaError(
-            f"base: {file} is of the architecture {str(architecture)[:40]!r}, which transformers cannot "
-            "read from GGUF; give the model in transformers' form"
+            f"base: {file} lacks weights that its architecture has: {', '.join(missing[:2])}; get it again"
         )
-    if not facts.get("tokenizer.chat_template"):
-        raise SpartaError(f"base: {file} has no chat template; use the GGUF of an instruction-tuned model")
-    return facts
+    return model
 
 
-def _special_ids(facts: Mapping[str, Any]) -> dict[str, int]:
+def _tokenizer(gguf: Gguf) -> Any:
+    from sparta_lite.engine.gguf_tokenizer import tokenizer_of
+
+    return tokenizer_of(gguf)
+
+
+def _config(gguf: Gguf) -> Any:
+    """The configuration of transformers, with what it leaves out of the file's metadata."""
+    from transformers import AutoConfig
+
+    file = gguf.path
+    try:
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:
+        raise SpartaError(f"base: {file} cannot be read as GGUF: {_reason(error)}; get it again") from error
     names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    found = {name: facts.get(f"tokenizer.ggml.{short}_token_id") for name, short in names.items()}
-    return {name: int(value) for name, value in found.items() if value is not None}
+    for key, short in names.items():  # where the file names none transformers leaves those of its class
+        setattr(config, key, gguf.token(short))
+    width = gguf.own("attention.key_length")
+    if width is not None and hasattr(config, "head_dim"):
+        config.head_dim = int(width)
+    if rotary := _rotary(gguf, config):
+        config.rope_parameters = rotary
+    config.dtype = "float32"
+    config.name_or_path = ""
+    return config
 
 
-def _correct_tokenizer(tokenizer: Any, facts: Mapping[str, Any], ids: Mapping[str, int], file: Path) -> None:
-    """Make transformers' tokenizer of a GGUF file say what the file says.
-
-    transformers 5.17 leaves the class's own end of turn in place, whatever the file's metadata names.
-
-    Raises:
-        SpartaError: it numbers tokens otherwise than the file.
-    """
-    from tokenizers import AddedToken
-
-    tokens = facts["tokenizer.ggml.tokens"]
-    kinds = facts.get("tokenizer.ggml.token_type") or []
-    special = [text for text, kind in zip(tokens, kinds, strict=False) if kind == _CONTROL]
-    known = set(tokenizer.added_tokens_decoder)
-    tokenizer.add_special_tokens(
-        {
-            "additional_special_tokens": [
-                AddedToken(text, special=True, normalized=False)
-                for text in special
-                if tokenizer.convert_tokens_to_ids(text) not in known
-            ]
-        }
-    )
-    for name, number in ids.items():
-        setattr(tokenizer, name.removesuffix("_id"), tokens[number])
-    tokenizer.chat_template = facts["tokenizer.chat_template"]
-    vocabulary = tokenizer.get_vocab()
-    moved = [text for number, text in enumerate(tokens) if vocabulary.get(text) != number]
-    if moved:
-        raise SpartaError(
-            f"base: {file}: transformers numbers {len(moved)} of its tokens otherwise than the file, such as "
-            f"{moved[0][:20]!r}; give the model in transformers' form"
-        )
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:120] or type(error).__name__
 
 
-def _rotary(facts: Mapping[str, Any], config: Any, file: Path) -> dict[str, Any] | None:
+def _rotary(gguf: Gguf, config: Any) -> dict[str, Any] | None:
     """Scaling of rotary positions, which transformers 5.17 leaves out when it reads most architectures.
 
     Raises:
         SpartaError: it is of a kind that is not known here.
     """
-    architecture = facts["general.architecture"]
-    prefix = f"{architecture}.rope.scaling."
-    scaling = {name.removeprefix(prefix): value for name, value in facts.items() if name.startswith(prefix)}
-    kind = scaling.get("type", "none")
+    kind = gguf.own("rope.scaling.type") or "none"
     base = dict(config.rope_parameters or {})
-    if "rope_freqs.weight" in facts["tensors"]:
-        return _llama3(facts, config, file)
-    if any(name.startswith("rope_factors_") for name in facts["tensors"]):
+    if "rope_freqs.weight" in gguf.tensors:
+        return _llama3(gguf, config)
+    if any(name.startswith("rope_factors_") for name in gguf.tensors):
         kind = "longrope"
     if kind == "none" or base.get("rope_type", "default") != "default":
         return None
     if kind == "linear":
-        return base | {"rope_type": "linear", "factor": float(scaling["factor"])}
+        return base | {"rope_type": "linear", "factor": _factor(gguf)}
     if kind == "yarn":
-        length = scaling.get("original_context_length")
-        found = {"rope_type": "yarn", "factor": float(scaling["factor"])}
+        length = gguf.own("rope.scaling.original_context_length")
+        found = {"rope_type": "yarn", "factor": _factor(gguf)}
         return base | found | ({"original_max_position_embeddings": int(length)} if length else {})
     raise SpartaError(
-        f"base: {file}: rotary positions scaled by {str(kind)[:40]!r} are not supported; use a base with "
+        f"base: {gguf.path}: rotary positions scaled by {shown(kind)} are not supported; use a base with "
         "default, linear, yarn or llama3 ones"
     )
 
 
-def _llama3(facts: Mapping[str, Any], config: Any, file: Path) -> dict[str, Any]:
+def _factor(gguf: Gguf) -> float:
+    factor = gguf.own("rope.scaling.factor")
+    if factor is None:
+        raise SpartaError(f"base: {gguf.path}: its rotary positions lack rope.scaling.factor; get it again")
+    return float(factor)
+
+
+def _llama3(gguf: Gguf, config: Any) -> dict[str, Any]:
     """The published Llama 3 scaling behind a tensor of divisors, one per frequency.
 
     Raises:
@@ -225,7 +234,7 @@ def _llama3(facts: Mapping[str, Any], config: Any, file: Path) -> dict[str, Any]
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    divisors = torch.from_numpy(facts["tensors"]["rope_freqs.weight"].data.copy()).float()
+    divisors = torch.from_numpy(gguf.tensors["rope_freqs.weight"].data.copy()).float()
     plain = {**config.rope_parameters, "rope_type": "default"}
     scaled = plain | {
         "rope_type": "llama3",
@@ -241,7 +250,7 @@ def _llama3(facts: Mapping[str, Any], config: Any, file: Path) -> dict[str, Any]
     expected = plain["rope_theta"] ** -steps / divisors
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3):
         raise SpartaError(
-            f"base: {file}: its rope_freqs are not those of Llama 3's scaling; give the model in "
+            f"base: {gguf.path}: its rope_freqs are not those of Llama 3's scaling; give the model in "
             "transformers' form"
         )
     return scaled

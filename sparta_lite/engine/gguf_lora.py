@@ -8,7 +8,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFType, GGUFWriter, Keys, get_t
 from torch import Tensor
 from transformers import AutoConfig
 
-from sparta_lite.engine.hub import local
+from sparta_lite.engine.hub import base_directory
 from sparta_lite.engine.loading import clear, require_model
 from sparta_lite.engine.peft_io import read_adapter
 from sparta_lite.errors import SpartaError
@@ -35,7 +35,7 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
         SpartaError: the adapter cannot be read, or llama.cpp's form of it is not known here.
     """
     file = read_adapter(name, adapter)
-    path = local(source, ("config.json",))
+    path = base_directory(source, ("config.json",))
     require_model(path)
     with clear(path, "config.json"):
         config = AutoConfig.from_pretrained(path, local_files_only=True)

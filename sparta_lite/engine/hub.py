@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparta_lite.engine.gguf_base import gguf_file, unpack
+from sparta_lite.engine.gguf_base import describe, unpack
+from sparta_lite.engine.gguf_file import gguf_file
 from sparta_lite.errors import SpartaError
 
 CONFIG_FILE = "adapter_config.json"
@@ -84,17 +85,25 @@ def cached(repository: str, name: str) -> bool:
 
 
 def local(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:
-    """``source`` itself where it is a directory, a GGUF file unpacked, else the hub repository of that
-    name, downloaded.
+    """``source`` itself where it is a directory, else the hub repository of that name, downloaded.
 
     Raises:
-        SpartaError: see ``download`` and ``gguf_base.unpack``.
+        SpartaError: see ``download``.
     """
     path = Path(source)
-    packed = gguf_file(source)
-    if packed is not None:
-        return unpack(packed)
     return path if path.is_dir() else download(str(source), patterns)
+
+
+def base_directory(source: str | Path, patterns: Sequence[str] = BASE_FILES) -> Path:
+    """The same for a base, which may be a GGUF file: that is unpacked, if weights are asked for.
+
+    Raises:
+        SpartaError: see ``download``, ``gguf_file.gguf_file`` and ``gguf_base.unpack``.
+    """
+    packed = gguf_file(source)
+    if packed is None:
+        return local(source, patterns)
+    return unpack(packed) if BASE_FILES[0] in patterns else describe(packed)
 
 
 def read_object(path: Path, where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from sparta_lite.engine.base import TOKENIZER, stored_in_four_bit
 from sparta_lite.engine.ending import name_ending
-from sparta_lite.engine.hub import BASE_FILES, CODE, local, read_object
+from sparta_lite.engine.hub import BASE_FILES, CODE, base_directory, read_object
 from sparta_lite.engine.loading import clear, is_fault, reason, require_floats, require_model, without_adapter
 from sparta_lite.engine.peft_io import AdapterFile, read_adapter, scaling
 from sparta_lite.errors import SpartaError
@@ -36,7 +36,7 @@ def merge_adapter(source: str, adapter: Path, out: Path, trust_remote_code: bool
             be loaded, or does not fit the adapter.
     """
     file = read_adapter(adapter.name, adapter)
-    path = local(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
+    path = base_directory(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     where = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     require_model(path)
     with without_adapter(path) as place:
