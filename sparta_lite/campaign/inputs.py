@@ -11,7 +11,7 @@ from sparta_lite.campaign.baseline import require_learner
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_places, without_sizes
-from sparta_lite.campaign.provenance import digest, digest_of_value, hashes
+from sparta_lite.campaign.provenance import GGUF_FILE, digest, digest_of_value, hashes
 from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.sources import base_source
@@ -74,7 +74,7 @@ def load_inputs(
     source = base_source(config.base)
     digests = hashes(base_directory(source), places, others, hasher)
     if packed := gguf_file(source):
-        digests["GGUF file"] = file_hash(packed)
+        digests[GGUF_FILE] = file_hash(packed)
     return Inputs(resident, instructions, tasks, references, digests)
 
 

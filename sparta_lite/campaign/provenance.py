@@ -40,6 +40,8 @@ def begun(date: Any, started: Any, path: Path) -> datetime:
         ) from error
 
 
+GGUF_FILE = "GGUF file"
+"""Under which name the record of a run has the hash of its base, where that is one."""
 _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, configuration, tokenizer, chat template."""
 

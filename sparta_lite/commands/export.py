@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from sparta_lite.campaign.sources import base_source
 from sparta_lite.commands.quiet import quiet_libraries
 from sparta_lite.commands.unchecked import note_unchecked
+from sparta_lite.engine.gguf_file import gguf_file
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.finished import best_adapter, open_run
 
@@ -66,3 +68,5 @@ def export(
         place = str(target)
     note_unchecked(run)
     typer.echo(f"{name} after iteration {finished.iteration}: {place}")
+    if to is Target.merged and (packed := gguf_file(base or base_source(finished.config.base))):
+        typer.echo(f"merged into the dequantised weights of {packed.name}, in float32")

@@ -8,6 +8,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFType, GGUFWriter, Keys, get_t
 from torch import Tensor
 from transformers import AutoConfig
 
+from sparta_lite.engine.gguf_file import HUB_FILE, file_hash, gguf_file, read_gguf
 from sparta_lite.engine.hub import base_directory
 from sparta_lite.engine.loading import clear, require_model
 from sparta_lite.engine.peft_io import read_adapter
@@ -26,7 +27,8 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
     """Write an adapter as a GGUF file, in float32.
 
     Args:
-        source: the base, a directory or hub id; only its configuration is read.
+        source: the base, a directory, hub id or GGUF file; only its configuration is read. It is named in
+            the file (``general.base_model``).
         name: the adapter's.
         adapter: its PEFT directory.
         out: the file.
@@ -62,6 +64,7 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
     writer = GGUFWriter(out, MODEL_ARCH_NAMES[architecture])
     writer.add_type(GGUFType.ADAPTER)
     writer.add_name(name)
+    _name_base(writer, source)
     writer.add_string(Keys.Adapter.TYPE, "lora")
     writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
     for key, tensor in tensors.items():
@@ -70,6 +73,23 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _name_base(writer: GGUFWriter, source: str) -> None:
+    """Say which base an adapter belongs to, as far as the base itself tells."""
+    on_hub = HUB_FILE.fullmatch(source)
+    repository = on_hub[1] if on_hub else "" if Path(source).is_absolute() else source
+    owner, _, name = repository.rpartition("/")
+    writer.add_base_model_count(1)
+    if packed := gguf_file(source):
+        fields = read_gguf(packed).fields
+        name, owner = fields.get("general.name") or packed.stem, fields.get("general.organization") or owner
+        writer.add_base_model_description(0, f"{packed.name}, SHA-256 {file_hash(packed)}")
+    writer.add_base_model_name(0, name or Path(source).name)
+    if owner:
+        writer.add_base_model_organization(0, owner)
+    if repository:
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{repository}")
 
 
 def _paired(b: Tensor, heads: int) -> Tensor:

@@ -11,7 +11,9 @@ import yaml
 from sparta_lite.campaign.hostility import titled
 from sparta_lite.campaign.intervals import wilson
 from sparta_lite.campaign.metrics import TaskFigures, Trained, evaluations, of_kind, who_learns
+from sparta_lite.campaign.provenance import GGUF_FILE
 from sparta_lite.campaign.settings import POCKET
+from sparta_lite.engine.gguf_file import HUB_FILE, gguf_file
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.finished import Finished, best_adapter, merits
 from sparta_lite.typed import RESTORE
@@ -32,13 +34,14 @@ _JUDGED = {
 """Of the baselines, which no reputation weighs."""
 
 
-def model_card(finished: Finished, name: str, form: str) -> str:
+def model_card(finished: Finished, name: str, form: str, merged_into: str | None = None) -> str:
     """Markdown with the hub's YAML on top.
 
     Args:
         finished: the run.
         name: the adapter.
         form: ``peft``, ``merged`` or ``gguf-lora``.
+        merged_into: of a merged model the base, which need not be the run's.
 
     Raises:
         SpartaError: the run's metrics are damaged.
@@ -61,9 +64,10 @@ def model_card(finished: Finished, name: str, form: str) -> str:
         f"The adapter `{name}` of a tribe of {len(finished.tribe)}, after {finished.iteration} of "
         f"{iterations} of {_method(finished)}, made with sparta-lite.",
         "",
+        *_dequantised(merged_into),
         "| run | |",
         "| --- | --- |",
-        f"| base | {_name(config.base)}, {held} |",
+        f"| base | {_name(config.base)}{_file_hash(finished)}, {held} |",
         f"| tribe | {', '.join(titled(each, finished.hostile) for each in finished.tribe)} |",
         f"| seed | {config.seed} |",
         f"| iterations | {finished.iteration} |",
@@ -93,7 +97,8 @@ def _metadata(finished: Finished, form: str) -> dict[str, Any]:
     """What the hub reads: it takes ids of its own for ``base_model`` alone, and refuses a path."""
     base = finished.config.base
     relation = "finetune" if form == "merged" else "adapter"
-    known = {"base_model": base, "base_model_relation": relation} if _is_on_the_hub(base) else {}
+    repository = on_hub[1] if (on_hub := HUB_FILE.fullmatch(base)) else base
+    known = {"base_model": repository, "base_model_relation": relation} if _is_on_the_hub(base) else {}
     library = {"peft": "peft", "merged": "transformers"}.get(form)
     what = {"gguf-lora": ["gguf", "lora"], "peft": ["lora"]}.get(form, [])
     return {
@@ -114,7 +119,29 @@ def _not_on_the_hub(base: str) -> list[str]:
         return []
     if base == POCKET:
         return ["# base_model: the pocket base, which comes with sparta-lite and is not on the hub"]
-    return [f"# base_model: the local directory {_name(base)}; put its id here if the hub has it"]
+    return [f"# base_model: the local {_kind(base)} {_name(base)}; put its id here if the hub has it"]
+
+
+def _kind(base: str) -> str:
+    return "file" if Path(base).suffix.lower() == ".gguf" else "directory"
+
+
+def _dequantised(merged_into: str | None) -> list[str]:
+    """What a merged model is whose base was quantised for llama.cpp."""
+    packed = gguf_file(merged_into) if merged_into else None
+    if packed is None:
+        return []
+    return [
+        f"Merged into the dequantised weights of `{packed.name}`, in float32: they are those that the file holds, "
+        "not those that it was quantised from.",
+        "",
+    ]
+
+
+def _file_hash(finished: Finished) -> str:
+    """Of a base in GGUF form: its name says little."""
+    found = finished.store.read_run().hashes.get(GGUF_FILE)
+    return f" (GGUF, SHA-256 `{found}`)" if found else ""
 
 
 def _method(finished: Finished) -> str:

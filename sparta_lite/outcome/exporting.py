@@ -51,7 +51,8 @@ def export(finished: Finished, name: str, form: Form, out: Path, base: str | Non
             else:
                 _write_gguf(source, name, place, partial / f"{name}.gguf")
             # PEFT and transformers write cards of their own, without figures.
-            write_text(partial / "README.md", model_card(finished, name, form))
+            merged_into = source if form == "merged" else None
+            write_text(partial / "README.md", model_card(finished, name, form, merged_into))
             with uninterrupted():
                 partial.rename(out)
                 sync(out.parent)
