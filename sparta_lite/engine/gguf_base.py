@@ -116,13 +116,14 @@ def _require_room(gguf: Gguf, place: Path) -> None:
 
 
 def _write(gguf: Gguf, out: Path) -> None:
-    from huggingface_hub import save_torch_model
+    from safetensors.torch import save_file
     from transformers import GenerationConfig
 
     tokenizer, config = _tokenizer(gguf), _config(gguf)
     model = _model(gguf, config)
     try:
-        save_torch_model(model, out)
+        # One line of metadata: several stand in an order of chance, and the file is to have one hash.
+        save_file(_weights(model), out / "model.safetensors", {"format": "pt"})
         tokenizer.save_pretrained(out)
         ends = [token for name in _ENDS if (token := gguf.token(name)) is not None]
         ids = {name: getattr(config, name) for name in ("bos_token_id", "pad_token_id")}
@@ -139,6 +140,15 @@ def _write(gguf: Gguf, out: Path) -> None:
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     name = shortened(str(gguf.fields.get("general.name", gguf.path.stem)), 100)
     write_json(out / _RECORD, {"sha256": file_hash(gguf.path), "name": name, "files": sizes})
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    """Each once: of tied ones the first."""
+    found: dict[int, str] = {}
+    state: dict[str, Any] = model.state_dict()
+    for name, weight in state.items():
+        found.setdefault(weight.data_ptr(), name)
+    return {name: state[name].contiguous() for name in found.values()}
 
 
 def _model(gguf: Gguf, config: Any) -> Any:

@@ -23,6 +23,14 @@ from tests.conftest import CHAT
 
 ARCHITECTURES = {"llama": MODEL_ARCH.LLAMA, "qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+FIELDS: dict[str, int | str | None] = {
+    "pre": "qwen2",
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "padding_token_id": 0,
+    "types": 1,
+}
+"""What a file says of its tokenizer; ``types``: whether it says which tokens are special."""
 MERGES = ["Ġ t", "h e", "Ġt he"]
 
 
@@ -34,6 +42,8 @@ def write_gguf(
     template: str | None = CHAT,
     rope: dict[str, Any] | None = None,
     divisors: np.ndarray | None = None,
+    without: str = "",
+    **fields: int | str | None,
 ) -> Path:
     """The model in ``model_path`` as a GGUF file whose end of turn is ``<|im_end|>``.
 
@@ -44,11 +54,14 @@ def write_gguf(
         template: its chat template; None: it has none.
         rope: ``type``, ``factor`` and ``length`` of scaled rotary positions.
         divisors: float32 [head_dim / 2], llama.cpp's ``rope_freqs``.
+        without: the name of a tensor that is left out.
+        fields: of the tokenizer, where they are to be others; None: the file has none.
     """
     model = AutoModelForCausalLM.from_pretrained(model_path)
     config = model.config
     architecture = ARCHITECTURES[config.model_type]
     writer = GGUFWriter(out, MODEL_ARCH_NAMES[architecture])
+    writer.add_name("tiny")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -57,13 +70,15 @@ def write_gguf(
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if getattr(config, "head_dim", None):
+        writer.add_key_length(config.head_dim)
     if config.model_type == "llama":
         writer.add_rope_dimension_count(config.head_dim)
     if rope:
         writer.add_rope_scaling_type(RopeScalingType(rope["type"]))
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["length"])
-    _add_tokenizer(writer, config.vocab_size, template)
+    _add_tokenizer(writer, config.vocab_size, template, FIELDS | fields)
     names = get_tensor_name_map(architecture, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         stem, _, suffix = name.rpartition(".")
@@ -74,6 +89,8 @@ def write_gguf(
             queries = stem.endswith("q_proj")
             data = _interleave(data, config.num_attention_heads if queries else config.num_key_value_heads)
         target = f"{names.get_name(stem)}.{suffix}"
+        if target == without:
+            continue
         if data.ndim == 2 and quantized is not GGMLQuantizationType.F32:
             writer.add_tensor(target, quants.quantize(data, quantized), raw_dtype=quantized)
         else:
@@ -87,19 +104,23 @@ def write_gguf(
     return out
 
 
-def _add_tokenizer(writer: GGUFWriter, size: int, template: str | None) -> None:
+def _add_tokenizer(
+    writer: GGUFWriter, size: int, template: str | None, fields: dict[str, int | str | None]
+) -> None:
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet()) + [merge.replace(" ", "") for merge in MERGES]
     unused = [f"[PAD{number}]" for number in range(size - len(tokens) - len(SPECIAL))]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
     writer.add_token_list([*SPECIAL, *tokens, *unused])
-    writer.add_token_types(
-        [TokenType.CONTROL] * 3 + [TokenType.NORMAL] * len(tokens) + [TokenType.UNUSED] * len(unused)
-    )
+    if fields.pop("types"):
+        writer.add_token_types(
+            [TokenType.CONTROL] * 3 + [TokenType.NORMAL] * len(tokens) + [TokenType.UNUSED] * len(unused)
+        )
     writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(0)
+    for name, value in fields.items():
+        if isinstance(value, str):
+            writer.add_string(f"tokenizer.ggml.{name}", value)
+        elif value is not None:
+            writer.add_uint32(f"tokenizer.ggml.{name}", value)
     if template is not None:
         writer.add_chat_template(template)
 
