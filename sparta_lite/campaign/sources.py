@@ -46,7 +46,8 @@ def require_base(base: str) -> None:
     Raises:
         SpartaError: see ``config_file``.
     """
-    if Path(base_source(base)).is_absolute():
+    source = Path(base_source(base))
+    if source.is_absolute() or source.is_file():
         config_file(base)
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import typer
 
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.engine.gguf_base import unpacked
 
 Status = Literal["OK", "missing", "broken"]
 
@@ -180,6 +181,21 @@ def _harness() -> Finding:
     return _listed("lm-eval", "lm-eval", "pip install 'sparta-lite[eval]'", "for `eval --harness`")
 
 
+def _gguf() -> Finding:
+    found = _listed(
+        "gguf",
+        "gguf",
+        "pip install 'sparta-lite[gguf]'",
+        "for bases in GGUF form and `export --to gguf-lora`",
+    )
+    places = unpacked()
+    if not places:
+        return found
+    size = sum(file.stat().st_size for place in places for file in place.iterdir())
+    kept = f"{len(places)} unpacked in {places[0].parent}, {size / 1e9:.1f} GB"
+    return dataclasses.replace(found, detail=f"{found.detail}; {kept}")
+
+
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     enough = free >= _RUN_SPACE
@@ -251,6 +267,7 @@ _LOOKS: dict[str, Callable[[], Finding]] = {
     "triton": _triton,
     "math-verify": _math_verify,
     "lm-eval": _harness,
+    "gguf": _gguf,
     "disk": _disk,
     "hub": _hub,
 }

@@ -23,7 +23,7 @@ forge = typer.Typer(invoke_without_command=True)
 def adapters(
     context: typer.Context,
     base: Annotated[
-        str | None, typer.Option(help="A directory with a model and tokenizer, or a hub id.")
+        str | None, typer.Option(help="A directory with a model and tokenizer, a GGUF file, or a hub id.")
     ] = None,
     data: Annotated[
         str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import shutil
 import sys
 from collections.abc import Sequence
@@ -55,8 +56,6 @@ def unpack(file: Path) -> Path:
             cannot read, without a chat template, with a tokenizer or rotary positions that are not known,
             or there is no room for it.
     """
-    from huggingface_hub.utils import WeakFileLock
-
     require_gguf(file)
     place = _place(file)
     if _is_whole(place):
@@ -66,7 +65,8 @@ def unpack(file: Path) -> Path:
     with clear_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         # Whoever held the lock and was killed has let go of it, and left the partial directory.
-        with WeakFileLock(place.with_name(".lock")):
+        with place.with_name(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if _is_whole(place):  # another process has made it meanwhile
                 return place
             shutil.rmtree(partial, ignore_errors=True)
@@ -105,8 +105,8 @@ def _require_room(gguf: Gguf, place: Path) -> None:
     needed, free = 4 * gguf.numbers + _BESIDE, shutil.disk_usage(place.parent).free
     if free < needed:
         raise SpartaError(
-            f"base: {gguf.path} takes {needed / 1e9:.1f} GB unpacked, {place.parent} has {free / 1e9:.1f}; free "
-            "some space or set HF_HOME to a directory on another disk"
+            f"base: {gguf.path} takes {needed / 1e9:.1f} GB unpacked, {place.parent} has {free / 1e9:.1f}; "
+            "free some space or set HF_HOME to a directory on another disk"
         )
     print(
         f"unpacking {gguf.path.name} into {place}: {needed / 1e9:.1f} GB, once, a minute or so for 0.5 GB",

@@ -48,7 +48,9 @@ class Gguf:
             return None
         number, size = int(value), len(self.fields["tokenizer.ggml.tokens"])
         if not 0 <= number < size:
-            raise SpartaError(f"base: {self.path}: {name}_token_id is {number} of {size} tokens; {_OTHERWISE}")
+            raise SpartaError(
+                f"base: {self.path}: {name}_token_id is {number} of {size} tokens; {_OTHERWISE}"
+            )
         return number
 
     @property

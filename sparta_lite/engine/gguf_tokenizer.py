@@ -1,7 +1,7 @@
 """The tokenizer that a GGUF file describes, built from the file's metadata alone.
 
-transformers 5.17 makes one by the model's architecture: it takes the beginning of a text for the end of a turn,
-and cuts text into words in one way whatever the file says.
+transformers 5.17 makes one by the model's architecture: it takes the beginning of a text for the end of a
+turn, and cuts text into words in one way whatever the file says.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def tokenizer_of(gguf: Gguf) -> PreTrainedTokenizerFast:
         tokenizer = _sentence_pieces(gguf, tokens, kinds)
     else:
         raise SpartaError(
-            f"base: {gguf.path}: its tokenizer is of the kind {shown(model)}, which is not known here; {_OTHERWISE}"
+            f"base: {gguf.path}: its tokenizer is of the kind {shown(model)}, which is not known here; "
+            f"{_OTHERWISE}"
         )
     for number, kind in enumerate(kinds):
         if kind in (_CONTROL, _USER_DEFINED):
@@ -110,8 +111,8 @@ def _byte_level(gguf: Gguf, tokens: Sequence[str]) -> Tokenizer:
     cut = gguf.fields.get("tokenizer.ggml.pre")
     if cut not in _CUTS:
         raise SpartaError(
-            f"base: {gguf.path}: it cuts text into words in the way {shown(cut)} (tokenizer.ggml.pre), which is "
-            f"not known here; {_OTHERWISE}"
+            f"base: {gguf.path}: it cuts text into words in the way {shown(cut)} (tokenizer.ggml.pre), which "
+            f"is not known here; {_OTHERWISE}"
         )
     merges = [tuple(merge.split(" ", 1)) for merge in gguf.fields.get("tokenizer.ggml.merges") or ()]
     vocabulary = {text: number for number, text in enumerate(tokens)}
@@ -167,6 +168,6 @@ def _require_numbers(gguf: Gguf, tokens: Sequence[str], tokenizer: Tokenizer) ->
     moved = [text for number, text in enumerate(tokens) if vocabulary.get(text) != number]
     if moved:
         raise SpartaError(
-            f"base: {gguf.path}: {len(moved)} of its tokens stand there twice, such as {shown(moved[0], 30)}; "
-            f"{_OTHERWISE}"
+            f"base: {gguf.path}: {len(moved)} of its tokens stand there twice, such as "
+            f"{shown(moved[0], 30)}; {_OTHERWISE}"
         )

@@ -37,8 +37,8 @@ def require_config(path: Path) -> None:
     if not (path / "config.json").is_file():
         but = " but an adapter" if (path / CONFIG_FILE).is_file() else ""
         raise SpartaError(
-            f"base: {path} is not a model directory (no config.json){but}; give one in transformers' form, or "
-            "a GGUF file"
+            f"base: {path} is not a model directory (no config.json){but}; give one in transformers' form, "
+            "or a GGUF file"
         )
 
 

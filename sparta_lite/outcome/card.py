@@ -132,7 +132,7 @@ def _dequantised(merged_into: str | None) -> list[str]:
     if packed is None:
         return []
     return [
-        f"Merged into the dequantised weights of `{packed.name}`, in float32: they are those that the file holds, "
+        f"Merged into the dequantised weights of `{packed.name}`, in float32: those that the file holds, "
         "not those that it was quantised from.",
         "",
     ]

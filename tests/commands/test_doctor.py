@@ -28,6 +28,7 @@ COMPONENTS = [
     "triton",
     "math-verify",
     "lm-eval",
+    "gguf",
     "disk",
     "hub",
 ]
@@ -73,6 +74,7 @@ def test_what_is_missing_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) ->
         "triton",
         "math-verify",
         "lm-eval",
+        "gguf",
     ):
         assert found[name].status == "missing"
         assert "pip install" in found[name].mend

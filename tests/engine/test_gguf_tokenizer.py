@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 TEXTS = [
     "Tom's 12 apples, 1234.5 kg (or more)!",
     "a  12\n\n 7\t\tend  ",
-    "I'LL say: \"naïve\"\r\n\r\n  x=10² e\u0301",
+    'I\'LL say: "naïve"\r\n\r\n  x=10² e\u0301',
     "日本語 テスト,!?...\n\n\n// CamelCaseHTML _under_",
     "   ",
     "",
@@ -104,8 +105,8 @@ def merged(text: str) -> list[str]:
     """SentencePiece's rule itself: merge the best pair of neighbours until none is a piece."""
     parts = list(text.replace(" ", "▁"))
     while True:
-        pairs = [(PIECES[one + two], -at) for at, (one, two) in enumerate(zip(parts, parts[1:], strict=False))
-                 if one + two in PIECES and one + two != "</s>"]  # fmt: skip
+        found = [(one + two, at) for at, (one, two) in enumerate(pairwise(parts))]
+        pairs = [(PIECES[piece], -at) for piece, at in found if piece in PIECES and piece != "</s>"]
         if not pairs:
             return parts
         at = -max(pairs)[1]

