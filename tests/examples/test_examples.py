@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from transformers import PretrainedConfig, Qwen2Config, Qwen3_5TextConfig, Qwen3
 from typer.testing import CliRunner, Result
 
 from sparta_lite.campaign.config import load_config
+from sparta_lite.campaign.inputs import look_up
+from sparta_lite.campaign.tasks import held_out
 from sparta_lite.commands.app import app
+from sparta_lite.data.task import Question
 from sparta_lite.files import read_json
 from sparta_lite.pocket import adapter_paths
 
@@ -32,6 +36,7 @@ def call(command: str, *arguments: str | Path, sets: tuple[str, ...] = ()) -> Re
 
 def test_every_example_is_tried_here() -> None:
     tried = {"quickstart", "own_questions", "own_adapters", "hostile_pool", "ablation", "qwen3.5-9b", *LARGE}
+    tried |= {"smollm2"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tried
     assert [path.name for path in EXAMPLES.glob("*.py")] == ["ten_adapters.py"]
 
@@ -57,6 +62,23 @@ def test_the_ablation_compares_its_arms(tmp_path: Path) -> None:
     rows = read_json(out / "table.json")["rows"]
     named = ["default", "uniform-judges", "random-matches", "four-adapters"]
     assert [row["arm"] for row in rows if row["kind"] == "arm"] == named
+
+
+def test_the_real_model_is_named_on_the_command_line_and_its_questions_have_answers() -> None:
+    path = EXAMPLES / "smollm2.yaml"
+    refused = call("run", path, "--plain")
+    assert refused.exit_code == 2
+    assert "smollm2.gguf: no such file; give the path of a .gguf file" in refused.output
+    settings = load_config(path)
+    assert len(look_up(settings)[1].texts) == 24
+    (task,) = held_out(settings)
+    assert len(task.questions) == 8
+    for name in ("train", "test"):
+        for line in (EXAMPLES / "word_problems" / f"{name}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            answer = row["answer"].rpartition("#### ")[2]
+            assert task.grade(Question(row["question"], answer), row["answer"]) == "right"
+            assert answer in row["answer"].partition("\n")[0]  # the working comes to it
 
 
 def test_ten_adapters_answer_as_the_engine_is_used(capsys: pytest.CaptureFixture[str]) -> None:
