@@ -27,8 +27,8 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
     """Write an adapter as a GGUF file, in float32.
 
     Args:
-        source: the base, a directory, hub id or GGUF file; only its configuration is read. It is named in
-            the file (``general.base_model``).
+        source: the base, a directory, hub id or GGUF file; only its configuration is read. One that is no
+            directory is named in the file (``general.base_model``).
         name: the adapter's.
         adapter: its PEFT directory.
         out: the file.
@@ -76,16 +76,20 @@ def write_gguf_lora(source: str, name: str, adapter: Path, out: Path) -> None:
 
 
 def _name_base(writer: GGUFWriter, source: str) -> None:
-    """Say which base an adapter belongs to, as far as the base itself tells."""
+    """Say which base an adapter belongs to: a directory's bare name would be some other model's."""
     on_hub = HUB_FILE.fullmatch(source)
-    repository = on_hub[1] if on_hub else "" if Path(source).is_absolute() else source
+    local = Path(source).is_absolute() or Path(source).exists()
+    repository = on_hub[1] if on_hub else "" if local else source
     owner, _, name = repository.rpartition("/")
+    packed = gguf_file(source)
+    if packed is None and not repository:
+        return
     writer.add_base_model_count(1)
-    if packed := gguf_file(source):
+    if packed is not None:
         fields = read_gguf(packed).fields
         name, owner = fields.get("general.name") or packed.stem, fields.get("general.organization") or owner
         writer.add_base_model_description(0, f"{packed.name}, SHA-256 {file_hash(packed)}")
-    writer.add_base_model_name(0, name or Path(source).name)
+    writer.add_base_model_name(0, name)
     if owner:
         writer.add_base_model_organization(0, owner)
     if repository:
