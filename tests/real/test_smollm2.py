@@ -132,6 +132,7 @@ def test_in_4_bits_it_computes_over_what_bitsandbytes_dequantises(gguf: Path, pr
     torch.testing.assert_close(logits(base, ids), expected, atol=2e-3, rtol=1e-4)
 
 
+@pytest.mark.interpreted
 def test_a_step_of_dpo_is_trls(
     base: Base, gguf: Path, adapter_paths: dict[str, Path], tmp_path: Path
 ) -> None:
