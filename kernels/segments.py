@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,6 +34,11 @@ class Segments:
     """alpha / rank of every segment, 0 for the rows without adapter, float32 [slots + 1]."""
     block: int
     """Places per tile, a power of two; a segment's last tile may be cut short by its bound."""
+
+    @cached_property
+    def key(self) -> tuple[int, int, int, int]:
+        """Rows, slots, tiles and places per tile: all that launches need to know beside the tables."""
+        return len(self.order), len(self.scales) - 1, len(self.tiles), self.block
 
     def overwrite(self, other: Segments) -> None:
         """Take over another batch's tables, in the same tensors.

@@ -7,7 +7,10 @@ Three kernels, each a grouped matrix product that accumulates in fp32:
     gradient   dW[slot] = scale * sum over the segment of low[place] outer x[row]
 
 The backward pass is made of the same three: the outputs' gradients shrink through B and expand through
-A. No kernel adds to memory that another program writes, hence equal inputs give equal bits.
+A. One launch serves all projections of a site. Where a shrink has too few tiles to fill a card its programs
+share the width; their partial sums are added in a fixed order, by the expanding programs in decoding and
+by a kernel of their own in training. No kernel adds to memory that another program writes, hence equal
+inputs give equal bits.
 
 Import this module only where Triton is installed.
 """
@@ -17,7 +20,7 @@ Import this module only where Triton is installed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +31,11 @@ from torch import Tensor
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.lora import gradients_by_torch
 from sparta_lite.kernels.segments import Segments
+from sparta_lite.kernels.triton_launch import Launch, addresses, settle, settled
 from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
+
+_PROGRAMS = 264
+"""Twice the processors of the largest card in question: with fewer programs some of it idles."""
 
 
 def grouped_lora(
@@ -70,7 +77,7 @@ def grouped_lora(
     if torch.is_grad_enabled() and any(each.requires_grad for each in (*outputs, x, a, *b)):
         return list(_GroupedLora.apply(segments, gain, x, a, *outputs, *b))
     dtype = outputs[0].dtype
-    low = _shrink(_by_row(x), a, 1, segments, dtype, gain, splits=_splits(x.shape[1], segments))
+    low = _shrink((_by_row(x),), (a,), 1, segments, dtype, gain, parted=True)
     _expand(outputs, outputs, low, b, 2, segments, dtype)
     return list(outputs)
 
@@ -82,7 +89,7 @@ class _GroupedLora(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs, b = others[: len(others) // 2], others[len(others) // 2 :]
         x, dtype = _by_row(x), outputs[0].dtype
-        low = _shrink(x, a, 1, segments, dtype, gain)
+        low = _shrink((x,), (a,), 1, segments, dtype, gain)
         results = tuple(torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in outputs)
         _expand(results, outputs, low, b, 2, segments, dtype)
         ctx.segments, ctx.gain = segments, gain
@@ -109,58 +116,92 @@ def _gradients(
     """What of dx, dA and each dB is asked for."""
     x, a, low, *b = saved
     wants_x, wants_a, *wants_b = asked
-    rank, dtype = b[0].shape[2], low.dtype
-    steep = [_by_row(each) for each in gradients]
+    dtype = low.dtype
+    steep = tuple(map(_by_row, gradients))
 
-    slope, dx, da = torch.empty_like(low), None, None  # [1, tokens, P * rank]
+    dx, da = None, None
     if wants_x or wants_a:
-        for part, (each, b_p) in enumerate(zip(steep, b, strict=True)):
-            mine = slice(part * rank, (part + 1) * rank)
-            gained = None if gain is None else gain[:, mine]
-            _shrink(each, b_p, 2, segments, dtype, gained, into=slope[..., mine])
-    if wants_x:
-        dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _expand([dx], None, slope, [a], 1, segments, dtype)
-    if wants_a:
-        da = torch.empty_like(a, memory_format=torch.contiguous_format)
-        _gradient(da, 1, slope, x, segments, dtype)
+        slope = _shrink(steep, b, 2, segments, dtype, gain)  # [1, tokens, P * rank]
+        if wants_x:
+            dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            _expand((dx,), None, slope, (a,), 1, segments, dtype)
+        if wants_a:
+            da = torch.empty(a.shape, dtype=a.dtype, device=a.device)
+            _gradient((da,), 1, slope, (x,), segments, dtype)
     db: list[Tensor | None] = [None] * len(b)
-    for part, b_p in enumerate(b):
-        if wants_b[part]:
-            db[part] = into = torch.empty_like(b_p, memory_format=torch.contiguous_format)
-            _gradient(into, 2, low[..., part * rank : (part + 1) * rank], steep[part], segments, dtype)
+    if all(wants_b):
+        db = [torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in b]
+        _gradient(db, 2, low, steep, segments, dtype)
+    elif any(wants_b):
+        rank = b[0].shape[2]
+        for part, b_p in enumerate(b):
+            if wants_b[part]:
+                db[part] = into = torch.empty(b_p.shape, dtype=b_p.dtype, device=b_p.device)
+                mine = low[..., part * rank : (part + 1) * rank]
+                _gradient((into,), 2, mine, steep[part : part + 1], segments, dtype)
     return [dx, da, *db]
 
 
 # Launching. A weight is A, [slots, ranks, width], or B, [slots, width, ranks]; ``axis`` is where its ranks
-# are. ``low`` is [splits, tokens, ranks]: partial sums of the low-rank states, by place in the sorted order.
+# are. ``low`` is [parts, tokens, ranks]: partial sums of the low-rank states, by place in the sorted order.
 
 
 def _shrink(
-    x: Tensor,
-    weight: Tensor,
+    xs: Sequence[Tensor],
+    weights: Sequence[Tensor],
     axis: int,
     segments: Segments,
     dtype: torch.dtype,
     gain: Tensor | None,
-    splits: int = 1,
-    into: Tensor | None = None,
+    parted: bool = False,
 ) -> Tensor:
-    tokens, width = x.shape
-    ranks = weight.shape[axis]
-    weight = weight.contiguous()
-    if into is None:
-        partial = dtype if splits == 1 else torch.float32
-        into = torch.empty(splits, tokens, ranks, dtype=partial, device=x.device)
-    columns, step = _block(ranks, 128), 128 // dtype.itemsize
-    span = step * triton.cdiv(width, step * splits)
-    _shrink_kernel[(len(segments.tiles), triton.cdiv(ranks, columns), splits)](
-        into, x, weight, gain, segments.order, segments.bounds, segments.tiles,
-        len(segments.scales) - 1, width, ranks, span, 0 if gain is None else gain.stride(0),
-        into.stride(0), into.stride(1), x.stride(0), weight.stride(axis), weight.stride(3 - axis),
-        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype], **OPTIONS,
+    """The low-rank states of every x through its weight, ranks side by side; ``parted``: as partial sums."""
+    weights = [weight.contiguous() for weight in weights]
+    bank = weights[0].dtype
+    key = (
+        id(_shrink_kernel), axis, dtype, bank, parted, segments.key, gain is None, xs[0].dtype,
+        *[(x.shape, x.stride()) for x in xs], *[weight.shape for weight in weights],
     )  # fmt: skip
-    return into
+    launch = settled(key)
+    if launch is None:
+        slots, ranks = len(weights[0]), weights[0].shape[axis]
+        columns, step = _block(ranks, 128), 128 // dtype.itemsize
+        blocks, widest = triton.cdiv(ranks, columns), max(x.shape[1] for x in xs)
+        programs = len(segments.tiles) * blocks * len(xs)
+        parts = _few_parts(widest, segments) if parted else _parts(widest, programs)
+        warps = 8 if segments.block * columns >= 8192 else 4
+        launch = settle(
+            key, _shrink_kernel, (len(segments.tiles), blocks * len(xs), parts),
+            (
+                tuple(x.shape[1] for x in xs), tuple(x.stride(0) for x in xs), slots, len(xs[0]), ranks,
+                step * triton.cdiv(widest, step * parts), blocks,
+                len(xs), axis, segments.block, columns, step, DTYPES[dtype],
+            ),
+            shape=(parts, len(xs[0]), len(xs) * ranks), num_warps=warps, **OPTIONS,
+        )  # fmt: skip
+    low = torch.empty(
+        launch.shape, dtype=dtype if launch.shape[0] == 1 else torch.float32, device=xs[0].device
+    )
+    launch(
+        addresses((*xs, *weights)), low, tuple(xs), tuple(weights), gain,
+        segments.order, segments.bounds, segments.tiles,
+    )  # fmt: skip
+    return low if parted or launch.shape[0] == 1 else _add_parts(low, dtype)
+
+
+def _add_parts(low: Tensor, dtype: torch.dtype) -> Tensor:
+    """[parts, tokens, ranks] fp32 -> [1, tokens, ranks]."""
+    key = id(_add_kernel), low.shape, dtype
+    launch = settled(key)
+    if launch is None:
+        numbers = low[0].numel()
+        grid = (triton.cdiv(numbers, 1024),)
+        launch = settle(
+            key, _add_kernel, grid, (numbers, len(low), 1024), shape=(1, *low.shape[1:]), **OPTIONS
+        )
+    total = torch.empty(launch.shape, dtype=dtype, device=low.device)
+    launch(0, total, low)
+    return total
 
 
 def _expand(
@@ -173,37 +214,84 @@ def _expand(
     dtype: torch.dtype,
 ) -> None:
     weights = [weight.contiguous() for weight in weights]
-    widths = [weight.shape[3 - axis] for weight in weights]
+    added = results if outputs is None else outputs
+    in_place = results is outputs
+    key = (
+        id(_expand_kernel), axis, dtype, weights[0].dtype, low.shape, low.dtype, segments.key, outputs is None,
+        *[(each.shape, each.stride(), each.dtype) for each in added],
+        *[weight.shape for weight in weights], *([] if in_place else [each.stride() for each in results]),
+    )  # fmt: skip
+    launch = settled(key)
+    if launch is None:
+        launch = _settle_expand(key, results, outputs, low, weights, axis, segments, dtype)
+    launch(
+        addresses((*added, *weights, low)), tuple(results), tuple(added), tuple(weights), low,
+        segments.scales, segments.order, segments.bounds, segments.tiles,
+    )  # fmt: skip
+
+
+def _settle_expand(
+    key: Hashable,
+    results: Sequence[Tensor],
+    outputs: Sequence[Tensor] | None,
+    low: Tensor,
+    weights: Sequence[Tensor],
+    axis: int,
+    segments: Segments,
+    dtype: torch.dtype,
+) -> Launch:
+    widths = tuple(weight.shape[3 - axis] for weight in weights)
     rank = weights[0].shape[axis]
     coarse = dtype.itemsize // 2  # fp32 goes without matrix units: large tiles would take long to compile
     # Every program reads the partial sums again: where they are many for few ranks, it writes more columns.
     columns = _block(max(widths), (256 if segments.block < 64 and rank <= 32 else 128) // coarse)
     step = _block(rank, 64 // coarse)
+    warps = 8 if segments.block * columns * coarse >= 8192 else 4
     added = results if outputs is None else outputs
-    _expand_kernel[(len(segments.tiles), triton.cdiv(max(widths), columns), len(results))](
-        tuple(results), tuple(added), tuple(weights), tuple(widths),
-        tuple(each.stride(0) for each in results), tuple(each.stride(0) for each in added),
-        tuple(each.stride(axis) for each in weights), tuple(each.stride(3 - axis) for each in weights),
-        low, segments.scales, segments.order, segments.bounds, segments.tiles,
-        len(segments.scales) - 1, rank, low.stride(0), low.stride(1),
-        PROJECTIONS=len(results), SPLITS=len(low), ADD=outputs is not None, IN_PLACE=results is outputs,
-        ROWS=segments.block, COLUMNS=columns, STEP=step, DTYPE=DTYPES[dtype], **OPTIONS,
+    return settle(
+        key, _expand_kernel, (len(segments.tiles), triton.cdiv(max(widths), columns), len(results)),
+        (
+            widths, tuple(each.stride(0) for each in results), tuple(each.stride(0) for each in added),
+            len(segments.scales) - 1, rank, low.stride(0), low.stride(1),
+            len(results), axis, len(low), outputs is not None, results is outputs,
+            segments.block, columns, step, DTYPES[dtype],
+        ),
+        num_warps=warps, **OPTIONS,
     )  # fmt: skip
 
 
 def _gradient(
-    into: Tensor, axis: int, low: Tensor, x: Tensor, segments: Segments, dtype: torch.dtype
+    into: Sequence[Tensor],
+    axis: int,
+    low: Tensor,
+    xs: Sequence[Tensor],
+    segments: Segments,
+    dtype: torch.dtype,
 ) -> None:
-    slots, ranks, width = len(into), into.shape[axis], into.shape[3 - axis]
-    ranks_block, columns = _block(ranks, 64), _block(width, 128)
-    while columns > 32 and slots * triton.cdiv(ranks, ranks_block) * triton.cdiv(width, columns) < 256:
-        columns //= 2  # a program goes over all rows of its adapter: few of them would leave a card idle
-    rows = 32 if dtype == torch.float32 else 64
-    _gradient_kernel[(slots, triton.cdiv(ranks, ranks_block), triton.cdiv(width, columns))](
-        into, low, x, segments.scales, segments.order, segments.bounds,
-        ranks, width, low.stride(1), x.stride(0), into.stride(axis), into.stride(3 - axis),
-        ROWS=rows, RANKS=ranks_block, COLUMNS=columns, DTYPE=DTYPES[dtype], **OPTIONS,
+    """Every ``into`` from its x and its share of the ranks in ``low``."""
+    key = (
+        id(_gradient_kernel), axis, dtype, into[0].dtype, low.stride(), low.dtype, segments.key, xs[0].dtype,
+        *[(x.shape, x.stride()) for x in xs], *[each.shape for each in into],
     )  # fmt: skip
+    launch = settled(key)
+    if launch is None:
+        slots, ranks = len(into[0]), into[0].shape[axis]
+        widths = tuple(x.shape[1] for x in xs)
+        ranks_block, columns = _block(ranks, 64), _block(max(widths), 128)
+        blocks = triton.cdiv(ranks, ranks_block)
+        while columns > 32 and slots * len(xs) * blocks * triton.cdiv(max(widths), columns) < 256:
+            columns //= 2  # a program goes over all rows of its adapter: few of them would leave a card idle
+        launch = settle(
+            key, _gradient_kernel, (slots, blocks * len(xs), triton.cdiv(max(widths), columns)),
+            (
+                widths, tuple(x.stride(0) for x in xs), ranks, low.stride(1), blocks,
+                len(xs), axis, 32 if dtype == torch.float32 else 64, ranks_block, columns, DTYPES[dtype],
+            ),
+            **OPTIONS,
+        )  # fmt: skip
+    launch(
+        addresses((low, *xs)), tuple(into), low, tuple(xs), segments.scales, segments.order, segments.bounds
+    )
 
 
 def _by_row(x: Tensor) -> Tensor:
@@ -214,24 +302,39 @@ def _block(size: int, most: int) -> int:
     return min(most, max(16, 1 << (size - 1).bit_length()))
 
 
-def _splits(width: int, segments: Segments) -> int:
-    """Parts of the width that shrink side by side, where tiles are too few to fill a card.
+def _few_parts(width: int, segments: Segments) -> int:
+    """Parts of the width that shrink side by side where the expanding programs add them up, each anew.
 
-    A power of two, for each number of parts is compiled apart. The expanding programs add the parts up,
-    hence not more than 512 columns are worth.
+    A power of two, for each number of parts is compiled apart; not more than 512 columns are worth.
     """
     most = min(16, 256 // len(segments.tiles), width // 512)
     return 1 << (most.bit_length() - 1) if most else 1
+
+
+def _parts(width: int, programs: int) -> int:
+    """The same where a kernel of its own adds them up: as many as fill a card."""
+    most = min(16, width // 512)
+    wanted = -(-_PROGRAMS // programs)
+    return min(1 << (wanted - 1).bit_length(), 1 << (most.bit_length() - 1)) if most else 1
 
 
 # Kernels. Both factors of a product are masked wherever a block overhangs: what lies there may be NaN.
 
 
 @triton.jit
+def _of(values, part, COUNT: tl.constexpr):
+    """The number at ``part`` of a tuple."""
+    found = tl.where(part == 0, values[0], 0)
+    for other in tl.static_range(1, COUNT):
+        found += tl.where(part == other, values[other], 0)
+    return found
+
+
+@triton.jit
 def _shrink_kernel(
-    low, x, weight, gain, order, bounds, tiles,
-    slots, width, ranks, span, gain_slot,
-    low_split, low_place, x_row, weight_rank, weight_width,
+    low, xs, weights, gain, order, bounds, tiles,
+    widths, x_rows, slots, tokens, ranks, span, blocks,
+    PROJECTIONS: tl.constexpr, AXIS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     slot = tl.load(tiles + 2 * tl.program_id(0))
@@ -239,9 +342,14 @@ def _shrink_kernel(
     last = tl.load(bounds + slot + 1)
     if (slot == slots) | (first >= last):  # nobody reads the low-rank states of rows without adapter
         return
+    part, split = tl.program_id(1) // blocks, tl.program_id(2)
+    x, weight = xs[0], weights[0]
+    for other in tl.static_range(1, PROJECTIONS):
+        if part == other:
+            x, weight = xs[other], weights[other]
+    width, x_row = _of(widths, part, PROJECTIONS), _of(x_rows, part, PROJECTIONS)
     place = first + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    split = tl.program_id(2)
+    column = (tl.program_id(1) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     served, real = (place < last)[:, None], (column < ranks)[None, :]
     row = tl.load(order + place, mask=place < last, other=0).to(tl.int64)
     weight += slot.to(tl.int64) * ranks * width
@@ -251,24 +359,37 @@ def _shrink_kernel(
     for start in range(split * span, stop, STEP):
         at = start + tl.arange(0, STEP)
         left = tl.load(x + row[:, None] * x_row + at[None, :], mask=served & (at < stop)[None, :], other=0.0)
-        right = tl.load(
-            weight + at[:, None] * weight_width + column[None, :] * weight_rank,
-            mask=(at < stop)[:, None] & real,
-            other=0.0,
-        )
-        total = product(left, right, total, DTYPE)
+        if AXIS == 1:
+            right = weight + at[:, None] + column[None, :] * width
+        else:
+            right = weight + at[:, None] * ranks + column[None, :]
+        total = product(
+            left, tl.load(right, mask=(at < stop)[:, None] & real, other=0.0), total, DTYPE
+        )  # fmt: skip
+    column += part * ranks
     if gain is not None:
-        total *= tl.load(gain + slot * gain_slot + column, mask=column < ranks, other=0.0)[None, :]
-    into = low + split * low_split + place[:, None] * low_place + column[None, :]
+        factor = tl.load(gain + slot * PROJECTIONS * ranks + column[None, :], mask=real, other=0.0)
+        total *= factor
+    into = low + ((split * tokens + place) * PROJECTIONS * ranks)[:, None] + column[None, :]
     tl.store(into, total.to(low.dtype.element_ty), mask=served & real)
+
+
+@triton.jit(do_not_specialize=["numbers"])
+def _add_kernel(total, low, numbers, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Partial sums, first to last."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    found = tl.zeros((BLOCK,), dtype=tl.float32)
+    for part in tl.static_range(PARTS):
+        found += tl.load(low + part * numbers + at, mask=at < numbers, other=0.0)
+    tl.store(total + at, found.to(total.dtype.element_ty), mask=at < numbers)
 
 
 @triton.jit
 def _expand_kernel(
-    results, added, weights, widths, result_rows, added_rows, weight_ranks, weight_widths,
-    low, scales, order, bounds, tiles,
-    slots, rank, low_split, low_place,
-    PROJECTIONS: tl.constexpr, SPLITS: tl.constexpr, ADD: tl.constexpr, IN_PLACE: tl.constexpr,
+    results, added, weights, low, scales, order, bounds, tiles,
+    widths, result_rows, added_rows, slots, rank, low_split, low_place,
+    PROJECTIONS: tl.constexpr, AXIS: tl.constexpr, SPLITS: tl.constexpr,
+    ADD: tl.constexpr, IN_PLACE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     slot = tl.load(tiles + 2 * tl.program_id(0))
@@ -276,52 +397,62 @@ def _expand_kernel(
     last = tl.load(bounds + slot + 1)
     if (first >= last) | (IN_PLACE & (slot == slots)):  # rows without adapter are there already
         return
+    part = tl.program_id(2)
+    width = _of(widths, part, PROJECTIONS)
+    if tl.program_id(1) * COLUMNS >= width:
+        return
+    result, base, weight = results[0], added[0], weights[0]
+    for other in tl.static_range(1, PROJECTIONS):
+        if part == other:
+            result, base, weight = results[other], added[other], weights[other]
     place = first + tl.arange(0, ROWS)
-    served = (place < last)[:, None]
-    row = tl.load(order + place, mask=place < last, other=0).to(tl.int64)[:, None]
-    scale = tl.load(scales + slot)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    for projection in tl.static_range(PROJECTIONS):
-        width = widths[projection]
-        if (tl.program_id(2) == projection) & (tl.program_id(1) * COLUMNS < width):
-            real = (column < width)[None, :]
-            weight = weights[projection] + slot.to(tl.int64) * rank * width
-            total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-            if slot < slots:
-                for start in range(0, rank, STEP):
-                    at = start + tl.arange(0, STEP)
-                    left = tl.zeros((ROWS, STEP), dtype=tl.float32)
-                    for split in range(SPLITS):
-                        left += tl.load(
-                            low + split * low_split + place[:, None] * low_place
-                            + projection * rank + at[None, :],
-                            mask=served & (at < rank)[None, :],
-                            other=0.0,
-                        ).to(tl.float32)  # fmt: skip
-                    right = tl.load(
-                        weight + at[:, None] * weight_ranks[projection]
-                        + column[None, :] * weight_widths[projection],
-                        mask=(at < rank)[:, None] & real,
-                        other=0.0,
-                    )  # fmt: skip
-                    total = product(left, right, total, DTYPE)
-                total *= scale
-            if ADD:
-                base = added[projection] + row * added_rows[projection] + column[None, :]
-                total += tl.load(base, mask=served & real, other=0.0).to(tl.float32)
-            into = results[projection] + row * result_rows[projection] + column[None, :]
-            tl.store(into, total.to(results[projection].dtype.element_ty), mask=served & real)
+    served, real = (place < last)[:, None], (column < width)[None, :]
+    row = tl.load(order + place, mask=place < last, other=0).to(tl.int64)[:, None]
+    weight += slot.to(tl.int64) * rank * width
+
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    if slot < slots:
+        for start in range(0, rank, STEP):
+            at = start + tl.arange(0, STEP)
+            left = tl.zeros((ROWS, STEP), dtype=tl.float32)
+            states = low + place[:, None] * low_place + part * rank + at[None, :]
+            for split in range(SPLITS):
+                left += tl.load(
+                    states + split * low_split, mask=served & (at < rank)[None, :], other=0.0
+                ).to(tl.float32)  # fmt: skip
+            if AXIS == 1:
+                right = weight + at[:, None] * width + column[None, :]
+            else:
+                right = weight + at[:, None] + column[None, :] * rank
+            total = product(
+                left, tl.load(right, mask=(at < rank)[:, None] & real, other=0.0), total, DTYPE
+            )  # fmt: skip
+        total *= tl.load(scales + slot)
+    if ADD:
+        base += row * _of(added_rows, part, PROJECTIONS) + column[None, :]
+        total += tl.load(base, mask=served & real, other=0.0).to(tl.float32)
+    into = result + row * _of(result_rows, part, PROJECTIONS) + column[None, :]
+    tl.store(into, total.to(result.dtype.element_ty), mask=served & real)
 
 
 @triton.jit
 def _gradient_kernel(
-    into, low, x, scales, order, bounds,
-    ranks, width, low_place, x_row, into_rank, into_width,
+    into, low, xs, scales, order, bounds,
+    widths, x_rows, ranks, low_place, blocks,
+    PROJECTIONS: tl.constexpr, AXIS: tl.constexpr,
     ROWS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    slot = tl.program_id(0)
+    slot, part = tl.program_id(0), tl.program_id(1) // blocks
+    width, x_row = _of(widths, part, PROJECTIONS), _of(x_rows, part, PROJECTIONS)
+    if tl.program_id(2) * COLUMNS >= width:
+        return
     first, last = tl.load(bounds + slot), tl.load(bounds + slot + 1)
-    rank = tl.program_id(1) * RANKS + tl.arange(0, RANKS)
+    x, found = xs[0], into[0]
+    for other in tl.static_range(1, PROJECTIONS):
+        if part == other:
+            x, found = xs[other], into[other]
+    rank = (tl.program_id(1) % blocks) * RANKS + tl.arange(0, RANKS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
 
     total = tl.zeros((RANKS, COLUMNS), dtype=tl.float32)
@@ -329,7 +460,7 @@ def _gradient_kernel(
         place = start + tl.arange(0, ROWS)
         row = tl.load(order + place, mask=place < last, other=0).to(tl.int64)
         left = tl.load(
-            low + place[None, :] * low_place + rank[:, None],
+            low + place[None, :] * low_place + part * ranks + rank[:, None],
             mask=(place < last)[None, :] & (rank < ranks)[:, None],
             other=0.0,
         )
@@ -340,9 +471,9 @@ def _gradient_kernel(
         )
         total = product(left, right, total, DTYPE)
     total *= tl.load(scales + slot)
-    into += slot.to(tl.int64) * ranks * width
-    tl.store(
-        into + rank[:, None] * into_rank + column[None, :] * into_width,
-        total.to(into.dtype.element_ty),
-        mask=(rank < ranks)[:, None] & (column < width)[None, :],
-    )
+    found += slot.to(tl.int64) * ranks * width
+    if AXIS == 1:
+        found += rank[:, None] * width + column[None, :]
+    else:
+        found += rank[:, None] + column[None, :] * ranks
+    tl.store(found, total.to(found.dtype.element_ty), mask=(rank < ranks)[:, None] & (column < width)[None, :])

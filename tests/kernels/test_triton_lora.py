@@ -166,7 +166,7 @@ def test_modules_that_scale_differently(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_wide_input_is_shrunk_in_several_parts(dtype: torch.dtype, device: torch.device) -> None:
     problem = Problem([2, None, 0, 2], device, width=1100, widths=(9, 5), dtype=dtype)
-    assert triton_lora._splits(1100, problem.segments) == 2
+    assert triton_lora._few_parts(1100, problem.segments) == 2
     problem.check(problem.forward())
 
 
@@ -177,7 +177,7 @@ def test_parts_are_powers_of_two_and_few_where_tiles_are_many(width: int, tiles:
     count = tiles - 1
     segments = sort_rows([0], [1.0] * count, torch.device("cpu"))
     assert len(segments.tiles) == tiles
-    assert triton_lora._splits(width, segments) == parts
+    assert triton_lora._few_parts(width, segments) == parts
 
 
 def test_nothing_beyond_the_operands_is_read_or_written(device: torch.device) -> None:
