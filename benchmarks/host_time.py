@@ -50,8 +50,8 @@ def sides() -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {}
     decode = sort_rows([row % ADAPTERS for row in range(ROWS)], [1.0] * ADAPTERS, torch.device("cpu"))
     x, outputs = normal(ROWS, HIDDEN), [normal(ROWS, INNER) for _ in range(2)]
-    low = triton_lora._shrink(x, a, 1, decode, DTYPE, None, splits=4)
-    found["shrink"] = lambda: triton_lora._shrink(x, a, 1, decode, DTYPE, None, splits=4)
+    low = triton_lora._shrink((x,), (a,), 1, decode, DTYPE, None, parted=True)
+    found["shrink"] = lambda: triton_lora._shrink((x,), (a,), 1, decode, DTYPE, None, parted=True)
     found["expand"] = lambda: triton_lora._expand(outputs, outputs, low, b, 2, decode, DTYPE)
     found["gate and up, decode"] = lambda: triton_lora.grouped_lora(outputs, x, a, b, decode)
 

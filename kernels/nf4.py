@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 BLOCK = 64
@@ -38,6 +40,11 @@ class Nf4:
     width: int
     """``in``"""
 
-    @property
+    @cached_property
+    def words(self) -> Tensor:
+        """``packed`` as kernels read it, int32 [out * in / 8]: the same memory."""
+        return self.packed.view(torch.int32)
+
+    @cached_property
     def outputs(self) -> int:
         return 2 * self.packed.numel() // self.width

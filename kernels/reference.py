@@ -69,6 +69,73 @@ def token_logprobs(
     return logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
 
 
+def add_norm(x: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + added, and the RMSNorm of that (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight.
+
+    Args:
+        x: [..., width].
+        added: like ``x``; None: nothing.
+        weight: [width].
+        eps: added to the mean square.
+
+    Returns:
+        Both like ``x``.
+    """
+    total = x if added is None else x + added
+    return total, total / (total.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """gate / (1 + exp(-gate)) * up (Shazeer 2020)."""
+    return gate * gate.sigmoid() * up
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding (Su et al. 2021): the pair (x_i, x_(i + half)) times cos, plus (-x_(i + half), x_i) times
+    the sine.
+
+    Args:
+        x: [rows, heads, length, head_dim].
+        cos: [rows, 1, length, head_dim].
+        sin: like ``cos``; its first half is negative already.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((second, first), dim=-1) * sin
+
+
+def rotate_and_keep(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn the newest token's queries and keys, and put keys and values where they belong in the cache.
+
+    Args:
+        q: [rows, heads, 1, head_dim].
+        k: [rows, kv_heads, 1, head_dim].
+        v: like ``k``.
+        cos: see ``rotate``.
+        sin: see ``rotate``.
+        keys: [at least rows, kv_heads, capacity, head_dim].
+        values: like ``keys``.
+        lengths: the position of every row's newest token; it stands at that modulo capacity.
+
+    Returns:
+        The queries, turned, and both caches, new tensors.
+    """
+    keys, values = keys.clone(), values.clone()
+    turned = rotate(k, cos, sin)
+    for row, length in enumerate(lengths):
+        keys[row, :, length % keys.shape[2]] = turned[row, :, 0]
+        values[row, :, length % keys.shape[2]] = v[row, :, 0]
+    return rotate(q, cos, sin), keys, values
+
+
 def nf4_matrix(weight: Nf4) -> Tensor:
     """The matrix that NF4 stands for, float32 [out, in]."""
     scales, absmax = weight.eight_bit, weight.absmax

@@ -13,12 +13,15 @@ Import this module only where Triton is installed.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparta_lite.kernels.triton_product import DTYPES, product
+from sparta_lite.kernels.triton_launch import Launch, addresses, settle, settled
+from sparta_lite.kernels.triton_product import DTYPES, OPTIONS, product
 
 SPAN = 256
 """Positions that one program reads."""
@@ -50,36 +53,59 @@ def newest_attention(
     Returns:
         [rows, heads, head_dim] in the dtype of ``q``.
     """
+    q = q.contiguous()
+    key = (
+        id(_span_kernel), q.shape, q.dtype, keys.shape, keys.dtype, softcap,
+        None if sinks is None else sinks.dtype,
+    )  # fmt: skip
+    launch = settled(key) or _settle_spans(key, q, keys, softcap)
+    result = torch.empty_like(q)
+    spans = launch.shape[0]
+    sums = result if spans == 1 else torch.empty(launch.shape, dtype=torch.float32, device=q.device)
+    peaks = torch.empty(2, *launch.shape[:-1], dtype=torch.float32, device=q.device)  # and masses
+    there = addresses((q, keys, values, counts) if sinks is None else (q, keys, values, counts, sinks))
+    launch(there, sums, peaks, q, keys, values, counts, sinks)
+    if spans > 1:
+        _join(result, sums, peaks, counts)
+    return result
+
+
+def _settle_spans(key: Hashable, q: Tensor, keys: Tensor, softcap: float | None) -> Launch:
     rows, heads, width = q.shape
     kv_heads, capacity = keys.shape[1:3]
     spans = triton.cdiv(capacity, SPAN)
-    q = q.contiguous()
-    result = torch.empty_like(q)
-    sums, shape = result, (spans, rows, heads)
-    if spans > 1:
-        sums = torch.empty(*shape, width, dtype=torch.float32, device=q.device)
-    peaks, masses = torch.empty(2, *shape, dtype=torch.float32, device=q.device)
     columns = max(16, triton.next_power_of_2(width))
     step = max(16, min(64, 16384 // (columns * q.element_size())))  # keys and values in shared memory
-    _span_kernel[(rows, kv_heads, spans)](
-        sums, peaks, masses, q, keys, values, counts, q if sinks is None else sinks,
-        rows, capacity, heads, heads // kv_heads, width, _LOG2_E / width**0.5, softcap or 0.0, _LOG2_E,
-        CAPPED=softcap is not None, SUNK=sinks is not None,
-        GROUP=max(16, triton.next_power_of_2(heads // kv_heads)), COLUMNS=columns,
-        STEP=step, SPAN=SPAN, WHOLE=spans == 1, DTYPE=DTYPES[q.dtype],
+    return settle(
+        key, _span_kernel, (rows, kv_heads, spans),
+        (
+            rows, capacity, heads, heads // kv_heads, width, _LOG2_E / width**0.5, softcap or 0.0, _LOG2_E,
+            softcap is not None, max(16, triton.next_power_of_2(heads // kv_heads)), columns, step, SPAN,
+            spans == 1, DTYPES[q.dtype],
+        ),
+        shape=(spans, rows, heads, width),
+        num_warps=8 if q.dtype == torch.float32 else 4,  # fp32 is multiplied in registers, and 4 would spill
+        **OPTIONS,
     )  # fmt: skip
-    if spans > 1:
-        _join_kernel[(rows, heads)](
-            result, sums, peaks, masses, counts, rows, heads, width, COLUMNS=columns, SPAN=SPAN
+
+
+def _join(result: Tensor, sums: Tensor, peaks: Tensor, counts: Tensor) -> None:
+    key = id(_join_kernel), sums.shape, result.dtype
+    launch = settled(key)
+    if launch is None:
+        spans, rows, heads, width = sums.shape
+        columns = max(16, triton.next_power_of_2(width))
+        launch = settle(
+            key, _join_kernel, (rows, heads), (spans, rows, heads, width, columns, SPAN), **OPTIONS
         )
-    return result
+    launch(counts.data_ptr(), result, sums, peaks, counts)
 
 
 @triton.jit
 def _span_kernel(
-    sums, peaks, masses, q, keys, values, counts, sinks,
+    sums, peaks, q, keys, values, counts, sinks,
     rows, capacity, heads, shared, width, scale, softcap, unit,
-    CAPPED: tl.constexpr, SUNK: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr,
+    CAPPED: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr,
     STEP: tl.constexpr, SPAN: tl.constexpr, WHOLE: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     row, kv_head, span = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -100,7 +126,7 @@ def _span_kernel(
     peak = tl.full((GROUP,), float("-inf"), tl.float32)  # of the scores, in powers of two
     mass = tl.zeros((GROUP,), tl.float32)
     total = tl.zeros((GROUP, COLUMNS), tl.float32)
-    if SUNK and span == 0:  # a score of a value of zeros
+    if sinks is not None and span == 0:  # a score of a value of zeros
         peak = tl.load(sinks + head, mask=real, other=0.0).to(tl.float32) * unit
         mass = tl.full((GROUP,), 1.0, tl.float32)
     for start in range(first, last, STEP):
@@ -132,19 +158,20 @@ def _span_kernel(
         total /= mass[:, None]
     else:
         tl.store(peaks + at, peak, mask=real)
-        tl.store(masses + at, mass, mask=real)
+        tl.store(peaks + tl.num_programs(2) * rows * heads + at, mass, mask=real)
     into = sums + at.to(tl.int64)[:, None] * width + column[None, :]
     tl.store(into, total.to(sums.dtype.element_ty), mask=real[:, None] & inside[None, :])
 
 
 @triton.jit
 def _join_kernel(
-    result, sums, peaks, masses, counts, rows, heads, width, COLUMNS: tl.constexpr, SPAN: tl.constexpr
+    result, sums, peaks, counts, spans, rows, heads, width, COLUMNS: tl.constexpr, SPAN: tl.constexpr
 ):
     row, head = tl.program_id(0), tl.program_id(1)
     column = tl.arange(0, COLUMNS)
     inside = column < width
     at = row * heads + head
+    masses = peaks + spans * rows * heads
     peak = tl.load(peaks + at)
     mass = tl.load(masses + at)
     total = tl.load(sums + at.to(tl.int64) * width + column, mask=inside, other=0.0)

@@ -23,64 +23,109 @@ registers; they are not yet run on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from itertools import accumulate
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from sparta_lite.kernels.nf4 import BLOCK, SCALES_BLOCK, Nf4
+from sparta_lite.kernels.triton_launch import Launch, addresses, settle, settled
 from sparta_lite.kernels.triton_product import DTYPES, product
 
 _BLOCK, _SCALES_BLOCK = tl.constexpr(BLOCK), tl.constexpr(SCALES_BLOCK)
 
 
-def nf4_linear(x: Tensor, weight: Nf4, bias: Tensor | None = None) -> Tensor:
+def nf4_linear(x: Tensor, weights: Nf4 | Sequence[Nf4], bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, without gradients. Factors are in the dtype of ``x``, sums in fp32.
 
+    Several matrices of one input (q, k, v; gate, up) share one launch, which fills a card better than as many.
     Nothing waits for the device, and what is launched depends on shapes alone: a CUDA graph may hold it.
 
     Args:
         x: [tokens, in]: bfloat16, float16 or float32.
-        weight: [out, in], on the same device.
-        bias: [out].
+        weights: one or several [out_p, in], on the same device; all or none of them with scales in 8 bits.
+        bias: [sum of out_p].
 
     Returns:
-        [tokens, out] in the dtype of ``x``.
+        [tokens, sum of out_p] in the dtype of ``x``, one matrix's outputs behind the other's.
 
     Raises:
-        ValueError: the width is another than the matrix's, or does not divide by 64.
+        ValueError: the width is another than a matrix's, or does not divide by 64; scales are of two kinds.
     """
-    (tokens, width), outputs = x.shape, weight.outputs
-    if width != weight.width or width % BLOCK:
-        raise ValueError(
-            f"{width} inputs for a matrix of {weight.width}; both must be one multiple of {BLOCK}"
-        )
+    weights = [weights] if isinstance(weights, Nf4) else weights
+    tokens, width = x.shape
+    eight_bit = weights[0].eight_bit is not None
+    key = (
+        id(_linear_kernel), tokens, width, x.dtype, eight_bit, None if bias is None else bias.dtype,
+        *[weight.outputs for weight in weights], *[weight.width for weight in weights],
+    )  # fmt: skip
+    launch = settled(key) or _settle_linear(key, x, weights, bias)
+    splits, _, outputs = launch.shape
     result = torch.empty(tokens, outputs, dtype=x.dtype, device=x.device)
     if not tokens:
         return result
-    x, scales = x.contiguous(), weight.eight_bit
-    rows, columns = _tile(tokens, x.dtype)
-    down, across = triton.cdiv(tokens, rows), triton.cdiv(outputs, columns)
-    splits = _splits(down * across, rows, width)
-    span = BLOCK * triton.cdiv(width, BLOCK * splits)
-    sums = result if splits == 1 else x.new_empty(splits, tokens, outputs, dtype=torch.float32)
-    _linear_kernel[(down, across, splits)](
-        sums, x, weight.packed.view(torch.int32), weight.code, weight.absmax,
-        weight.code if scales is None else scales.code,
-        weight.code if scales is None else scales.absmax,
-        weight.code if scales is None else scales.offset,
-        x if bias is None else bias,
-        tokens, outputs, width, span,
-        EIGHT_BIT=scales is not None, BIASED=bias is not None and splits == 1,
-        ROWS=rows, COLUMNS=columns, DTYPE=DTYPES[x.dtype],
-        num_warps=8, num_stages=4, enable_fp_fusion=False,  # a scale in 8 bits rounds twice, as there
+    x = x.contiguous()
+    sums = result if splits == 1 else torch.empty(launch.shape, dtype=torch.float32, device=x.device)
+    pointers = tuple(zip(*[_pointers(weight) for weight in weights], strict=True))
+    launch(
+        addresses((x, *pointers[0], *pointers[2]) if bias is None else (x, bias, *pointers[0], *pointers[2])),
+        sums, x, *pointers, bias if splits == 1 else None,
     )  # fmt: skip
     if splits > 1:
-        _sum_kernel[(tokens, triton.cdiv(outputs, 512))](
-            result, sums, x if bias is None else bias, tokens, outputs,
-            SPLITS=splits, BIASED=bias is not None, COLUMNS=512, enable_fp_fusion=False,
-        )  # fmt: skip
+        _add_parts(result, sums, bias)
     return result
+
+
+def _pointers(weight: Nf4) -> tuple[Tensor, ...]:
+    scales = weight.eight_bit
+    if scales is None:
+        return weight.words, weight.code, weight.absmax, weight.code, weight.code, weight.code
+    return weight.words, weight.code, weight.absmax, scales.code, scales.absmax, scales.offset
+
+
+def _settle_linear(key: Hashable, x: Tensor, weights: Sequence[Nf4], bias: Tensor | None) -> Launch:
+    tokens, width = x.shape
+    for weight in weights:
+        if width != weight.width or width % BLOCK:
+            raise ValueError(
+                f"{width} inputs for a matrix of {weight.width}; both must be one multiple of {BLOCK}"
+            )
+        if (weight.eight_bit is None) != (weights[0].eight_bit is None):
+            raise ValueError("scales of one matrix are in 8 bits, those of another are not")
+    if max(tokens, *(weight.outputs for weight in weights)) * width >= 2**31:
+        raise ValueError(f"{tokens} tokens of {width} inputs are too many: places are counted in 32 bits")
+    rows, columns = _tile(tokens, x.dtype)
+    down = max(1, triton.cdiv(tokens, rows))
+    outputs = [weight.outputs for weight in weights]
+    tiles = [triton.cdiv(each, columns) for each in outputs]
+    splits = _splits(down * sum(tiles), rows, width)
+    # With more registers one program alone would fit on a processor, whose units then wait for it.
+    limit = {"maxnreg": 128} if rows == 128 else {}
+    return settle(
+        key, _linear_kernel, (down, sum(tiles), splits),
+        (
+            tuple(outputs), tuple(accumulate(tiles)), tuple(accumulate(outputs)),
+            tokens, sum(outputs), width, BLOCK * triton.cdiv(width, BLOCK * splits),
+            len(weights), weights[0].eight_bit is not None, rows, columns, DTYPES[x.dtype],
+        ),
+        shape=(splits, tokens, sum(outputs)), num_warps=8, num_stages=4, **limit,
+        enable_fp_fusion=False,  # a scale in 8 bits rounds twice, as in bitsandbytes
+    )  # fmt: skip
+
+
+def _add_parts(result: Tensor, sums: Tensor, bias: Tensor | None) -> None:
+    key = id(_sum_kernel), sums.shape, result.dtype, None if bias is None else bias.dtype
+    launch = settled(key)
+    if launch is None:
+        splits, tokens, outputs = sums.shape
+        launch = settle(
+            key, _sum_kernel, (tokens, triton.cdiv(outputs, 512)), (tokens, outputs, splits, 512),
+            enable_fp_fusion=False,
+        )  # fmt: skip
+    launch(0 if bias is None else bias.data_ptr(), result, sums, bias)
 
 
 def _tile(tokens: int, dtype: torch.dtype) -> tuple[int, int]:
@@ -103,18 +148,34 @@ def _splits(tiles: int, rows: int, width: int) -> int:
 
 @triton.jit(do_not_specialize=["tokens"])
 def _linear_kernel(
-    sums, x, packed, code, absmax, scale_code, scale_absmax, scale_offset, bias,
-    tokens, outputs, width, span,
-    EIGHT_BIT: tl.constexpr, BIASED: tl.constexpr,
+    sums, x, packeds, codes, absmaxs, scale_codes, scale_absmaxs, scale_offsets, bias,
+    heights, tiles, ends, tokens, total_outputs, width, span,
+    MATRICES: tl.constexpr, EIGHT_BIT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the result, or its partial sum over one part of the width."""
+    """One tile of the result, or its partial sum over one part of the width.
+
+    ``tiles`` and ``ends`` are where each matrix's tiles and outputs end among those of all.
+    """
+    packed, code, absmax = packeds[0], codes[0], absmaxs[0]
+    scale_code, scale_absmax, scale_offset = scale_codes[0], scale_absmaxs[0], scale_offsets[0]
+    tile, split = tl.program_id(1), tl.program_id(2)
+    outputs, begin, before = tl.where(tile >= 0, heights[0], 0), 0, 0
+    for other in tl.static_range(1, MATRICES):
+        if tile >= tiles[other - 1]:
+            packed, code, absmax = packeds[other], codes[other], absmaxs[other]
+            scale_code, scale_absmax = scale_codes[other], scale_absmaxs[other]
+            scale_offset = scale_offsets[other]
+        outputs = tl.where(tile >= tiles[other - 1], heights[other], outputs)
+        begin = tl.where(tile >= tiles[other - 1], ends[other - 1], begin)
+        before = tl.where(tile >= tiles[other - 1], tiles[other - 1], before)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    split = tl.program_id(2)
+    column = (tile - before) * COLUMNS + tl.arange(0, COLUMNS)
     served, real = row < tokens, column < outputs
     stop = tl.minimum((split + 1) * span, width)
-    line = column.to(tl.int64) * (width // _BLOCK)  # the first block of each of the matrix's rows
+    # What overhangs reads the last row again, and is not stored: masks would take registers in the loop.
+    line = tl.minimum(column, outputs - 1) * (width // _BLOCK)  # the first block of each of the matrix's rows
+    inputs = x + tl.minimum(row, tokens - 1)[None, :] * width
     offset = tl.load(scale_offset) if EIGHT_BIT else 0.0
     table = tl.load(code + tl.arange(0, 16))
 
@@ -122,26 +183,20 @@ def _linear_kernel(
     for start in range(split * span, stop, _BLOCK):
         block = line + start // _BLOCK
         words = tl.load(
-            packed + block[:, None] * (_BLOCK // 8) + tl.arange(0, _BLOCK // 8)[None, :],
-            mask=real[:, None],
-            other=0,
+            packed + block[:, None] * (_BLOCK // 8) + tl.arange(0, _BLOCK // 8)[None, :]
         )  # [COLUMNS, 8]
-        scale = tl.load(absmax + block, mask=real, other=0)
+        scale = tl.load(absmax + block)
         if EIGHT_BIT:
             fine = tl.load(scale_code + scale.to(tl.int32))
-            scale = fine * tl.load(scale_absmax + block // _SCALES_BLOCK, mask=real, other=0.0) + offset
+            scale = fine * tl.load(scale_absmax + block // _SCALES_BLOCK) + offset
         values = tl.gather(table, tl.reshape(_unpack(words), (COLUMNS * _BLOCK,)), 0)
         left = tl.reshape(values, (COLUMNS, _BLOCK))
         left = (left * scale[:, None]).to(DTYPE)
-        right = tl.load(
-            x + row.to(tl.int64)[None, :] * width + (start + tl.arange(0, _BLOCK))[:, None],
-            mask=served[None, :],
-            other=0.0,
-        )  # [64, ROWS]
+        right = tl.load(inputs + (start + tl.arange(0, _BLOCK))[:, None])  # [64, ROWS]
         total = product(left, right, total, DTYPE)
-    if BIASED:
-        total += tl.load(bias + column, mask=real, other=0.0).to(tl.float32)[:, None]
-    into = sums + (split * tokens + row).to(tl.int64)[None, :] * outputs + column[:, None]
+    if bias is not None:
+        total += tl.load(bias + begin + column, mask=real, other=0.0).to(tl.float32)[:, None]
+    into = sums + (split * tokens + row).to(tl.int64)[None, :] * total_outputs + begin + column[:, None]
     tl.store(into, total.to(sums.dtype.element_ty), mask=served[None, :] & real[:, None])
 
 
@@ -158,7 +213,7 @@ def _unpack(words):
 
 @triton.jit(do_not_specialize=["tokens"])
 def _sum_kernel(
-    result, sums, bias, tokens, outputs, SPLITS: tl.constexpr, BIASED: tl.constexpr, COLUMNS: tl.constexpr
+    result, sums, bias, tokens, outputs, SPLITS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     """Partial sums [SPLITS, tokens, outputs], first to last, for part of one row."""
     row = tl.program_id(0).to(tl.int64)
@@ -167,6 +222,6 @@ def _sum_kernel(
     total = tl.zeros((COLUMNS,), dtype=tl.float32)
     for split in tl.static_range(SPLITS):
         total += tl.load(sums + (split * tokens + row) * outputs + column, mask=real, other=0.0)
-    if BIASED:
+    if bias is not None:
         total += tl.load(bias + column, mask=real, other=0.0).to(tl.float32)
     tl.store(result + row * outputs + column, total.to(result.dtype.element_ty), mask=real)

@@ -14,6 +14,7 @@ from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixers, attentio
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.kernels import choice
+from sparta_lite.kernels.elementwise import Rotary, rotate, rotate_both
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ class Prefill:
         self.prompts = WholeSequences(cache.mixers)
         self._newest: dict[int, Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None) -> Tensor:
         """See ``Mixing``."""
+        if rotary is not None:
+            q, k = rotate_both(q, k, rotary)
         cached = self.cache.keys_values(layer)
         for tensor, new in ((cached.keys, k), (cached.values, v)):
             if new.shape[2] > cached.capacity:
@@ -152,17 +155,15 @@ class Step:
         self._counts: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None) -> Tensor:
         """See ``Mixing``."""
         spec = attention_spec(self.cache.mixers[layer])
         cached = self.cache.keys_values(layer)
-        entries = self.entries(spec.kv_heads, cached.capacity)
-        for old, new in ((cached.keys, k), (cached.values, v)):
-            old.view(-1, q.shape[-1]).index_copy_(0, entries, new.reshape(-1, q.shape[-1]))
         if not choice.use_triton(q):
-            return self._by_torch(q, cached, spec)
+            return self._by_torch(q, k, v, rotary, cached, spec)
         return choice.attempt(
-            lambda: self._by_triton(q, cached, spec), lambda: self._by_torch(q, cached, spec)
+            lambda: self._by_triton(q, k, v, rotary, cached, spec),
+            lambda: self._by_torch(q, k, v, rotary, cached, spec),
         )
 
     def delta(self, layer: int, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
@@ -195,15 +196,45 @@ class Step:
             self._masks[capacity] = numbers[:, None, None]
         return self._masks[capacity]
 
-    def _by_triton(self, q: Tensor, cached: KeysValues, spec: AttentionSpec) -> Tensor:
-        from sparta_lite.kernels.triton_attention import newest_attention
+    def _keep(self, k: Tensor, v: Tensor, cached: KeysValues, spec: AttentionSpec) -> None:
+        """Write the new keys and values into the cache."""
+        entries = self.entries(spec.kv_heads, cached.capacity)
+        for old, new in ((cached.keys, k), (cached.values, v)):
+            old.view(-1, spec.head_dim).index_copy_(0, entries, new.reshape(-1, spec.head_dim))
 
+    def _by_triton(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rotary: Rotary | None,
+        cached: KeysValues,
+        spec: AttentionSpec,
+    ) -> Tensor:
+        from sparta_lite.kernels.triton_attention import newest_attention
+        from sparta_lite.kernels.triton_rotary import rotate_and_keep
+
+        if rotary is None:
+            self._keep(k, v, cached, spec)
+        else:
+            q = rotate_and_keep(q, k, v, *rotary, cached.keys, cached.values, self.lengths)
         counts = self.counts(cached.capacity)
         return newest_attention(q[:, :, 0], cached.keys, cached.values, counts, spec.softcap, spec.sinks)[
             :, :, None
         ]
 
-    def _by_torch(self, q: Tensor, cached: KeysValues, spec: AttentionSpec) -> Tensor:
+    def _by_torch(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rotary: Rotary | None,
+        cached: KeysValues,
+        spec: AttentionSpec,
+    ) -> Tensor:
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        self._keep(k, v, cached, spec)
         rows, mask = len(q), self.mask(cached.capacity)
         keys, values = (each[:rows, :, : mask.shape[-1]] for each in (cached.keys, cached.values))
         if spec.softcap is not None or spec.sinks is not None:

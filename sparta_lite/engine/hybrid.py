@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixer, Mixing, delta_spec
-from sparta_lite.engine.model import FusedDecoder, Layer, rotate
+from sparta_lite.engine.model import FusedDecoder, Layer
 from sparta_lite.engine.sites import Adapters, Site, fuse, project
 from sparta_lite.engine.support import HYBRIDS
+from sparta_lite.kernels.elementwise import Rotary, rotate
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class HybridDecoder(FusedDecoder):
         self,
         number: int,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: Rotary,
         mixing: Mixing,
         adapters: Adapters | None,
     ) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from sparta_lite.kernels.elementwise import Rotary
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionSpec:
@@ -75,7 +77,7 @@ class Mixing(Protocol):
     Rows and length are those of the token ids that the pass is over.
     """
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None) -> Tensor:
         """Attention in a layer whose mixer is an ``AttentionSpec``.
 
         Args:
@@ -83,6 +85,7 @@ class Mixing(Protocol):
             q: [rows, heads, length, head_dim].
             k: [rows, kv_heads, length, head_dim].
             v: like ``k``.
+            rotary: what ``q`` and ``k`` are still to be turned by; None: they are.
 
         Returns:
             [rows, heads, length, head_dim].

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 from sparta_lite.engine.mixing import AttentionSpec, Mixers, Mixing
 from sparta_lite.engine.sites import Adapters, HasSites, Lora, Site, fuse, project
 from sparta_lite.engine.support import windows
+from sparta_lite.kernels import choice
+from sparta_lite.kernels.elementwise import Rotary, add_norm_by_triton, swiglu
 from sparta_lite.kernels.logprob import token_logprobs
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "ministral")
@@ -143,16 +145,16 @@ class FusedDecoder:
         checkpoint: bool = False,
     ) -> Tensor:
         """See ``Decoder``."""
-        x = F.embedding(ids, self.embedding)
+        x, added = F.embedding(ids, self.embedding), None
         rotary = self.rotary(positions)
         for number in range(len(self.layers)):
             # No later layer attends to the positions that are not kept: they need nothing more.
             kept = keep if number == len(self.layers) - 1 else None
             if checkpoint and torch.is_grad_enabled():
-                x = recompute(self._layer, number, x, rotary, mixing, lora, kept, use_reentrant=False)
+                x = recompute(self._whole_layer, number, x, rotary, mixing, lora, kept, use_reentrant=False)
             else:
-                x = self._layer(number, x, rotary, mixing, lora, kept)
-        return self._rms(x, self.norm)
+                x, added = self._layer(number, x, added, rotary, mixing, lora, kept)
+        return self._add_norm(x, added, self.norm)[1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See ``Decoder``."""
@@ -166,27 +168,36 @@ class FusedDecoder:
         self,
         number: int,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        added: Tensor | None,
+        rotary: Rotary,
         mixing: Mixing,
         lora: Lora | None,
         keep: Tensor | None,
-    ) -> Tensor:
-        """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden]."""
+    ) -> tuple[Tensor, Tensor]:
+        """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden], and what is to be added
+        to it, as ``added`` was to ``x``: on a card a sum and the norm behind it are one kernel.
+        """
         layer = self.layers[number]
         adapters = (lora[0][number], lora[1]) if lora else None
-        out = self._mix(number, self._rms(x, layer.attention_norm), rotary, mixing, adapters)
+        x, normed = self._add_norm(x, added, layer.attention_norm)
+        out = self._mix(number, normed, rotary, mixing, adapters)
         if keep is not None:
             rows = torch.arange(len(keep), device=keep.device)[:, None]
             x, out = x[rows, keep], out[rows, keep]
         (out,) = project(layer, "o", out, adapters)
-        x = x + out
-        return x + self._mlp(layer, self._rms(x, layer.mlp_norm), adapters)
+        x, normed = self._add_norm(x, out, layer.mlp_norm)
+        return x, self._mlp(layer, normed, adapters)
+
+    def _whole_layer(self, number: int, x: Tensor, *others: Any) -> Tensor:
+        """The same where layers are computed again one by one, each from one tensor."""
+        x, added = self._layer(number, x, None, *others)
+        return x + added
 
     def _mix(
         self,
         number: int,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: Rotary,
         mixing: Mixing,
         adapters: Adapters | None,
     ) -> Tensor:
@@ -194,23 +205,31 @@ class FusedDecoder:
         layer = self.layers[number]
         q, k, v = project(layer, "qkv", x, adapters)
         q, k = self._heads(q, layer.q_norm), self._heads(k, layer.k_norm)
-        out = mixing.attend(number, rotate(q, *rotary), rotate(k, *rotary), self._heads(v, None))
+        out = mixing.attend(number, q, k, self._heads(v, None), rotary)
         return out.transpose(1, 2).flatten(2)
 
     def _mlp(self, layer: Layer, x: Tensor, adapters: Adapters | None) -> Tensor:
         gate, up = project(layer, "gate_up", x, adapters)
-        (out,) = project(layer, "down", F.silu(gate) * up, adapters)
+        (out,) = project(layer, "down", swiglu(gate, up), adapters)
         return out
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``_rotate`` takes of every position: cosine, and sine of alternating sign for both halves.
-
-        Both are [rows, 1, length, head_dim].
-        """
+    def rotary(self, positions: Tensor) -> Rotary:
+        """Of every position, int64 [rows, length]."""
         angles = positions[:, None, :, None].float() * self._frequencies
         scale, dtype = self._rotary_scaling, self.embedding.dtype
         cos, sin = (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+    def _add_norm(self, x: Tensor, added: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """x + added, and its norm."""
+
+        def plain() -> tuple[Tensor, Tensor]:
+            total = x if added is None else x + added
+            return total, self._rms(total, weight)
+
+        if not choice.use_triton(x):
+            return plain()
+        return choice.attempt(lambda: add_norm_by_triton(x, added, weight, self.eps), plain)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)
@@ -223,11 +242,6 @@ class FusedDecoder:
 def computes(config: Any) -> bool:
     """Whether ``FusedDecoder`` computes what a model with this transformers configuration does."""
     return config.model_type in _ARCHITECTURES and config.hidden_act == "silu"
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (Su et al. 2021) of the pairs (i, i + head_dim / 2): [..., head_dim]."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def _read_layer(layer: Any) -> Layer:

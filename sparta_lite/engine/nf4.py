@@ -49,23 +49,26 @@ class Range:
 
 @dataclass(frozen=True)
 class FourBit:
-    """A linear layer in NF4 for which our product has a range."""
+    """Linear layers of one input in NF4 for which our product has a range: one launch for all of them."""
 
-    module: Any
+    modules: tuple[Any, ...]
     """bitsandbytes' Linear4bit."""
-    weight: Nf4
-    """The module's own tensors."""
+    weights: tuple[Nf4, ...]
+    """The modules' own tensors."""
+    bias: Tensor | None
+    """Of all modules, one behind the other."""
     dtype: torch.dtype
-    """What the module computes in."""
+    """What the modules compute in."""
     range: Range
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Sequence[Tensor]:
+        """[..., in] -> modules x [..., out]; those of our product are slices of one tensor."""
         tokens = x.numel() // x.shape[-1]
         served = self.range.least <= tokens <= self.range.most and x.dtype == self.dtype
         if not served or torch.is_grad_enabled():
-            output: Tensor = self.module(x)
-            return output
-        return _multiply(x.reshape(tokens, -1), self.weight, self.module.bias).view(*x.shape[:-1], -1)
+            return [module(x) for module in self.modules]
+        output = _multiply(x.reshape(tokens, -1), self.weights, self.bias).view(*x.shape[:-1], -1)
+        return output.split([weight.outputs for weight in self.weights], dim=-1)
 
 
 _ranges: dict[str, Range | None] = {}
@@ -76,29 +79,35 @@ _failure: str | None = None
 """Why our product is not used in this process."""
 
 
-def linear(module: Any) -> FourBit | Any:
-    """What the engine calls in place of a module in 4 bits: the same with our product in its range.
+def linear(modules: Sequence[Any]) -> FourBit | None:
+    """What the engine calls in place of modules in 4 bits that share an input: the same with our product in
+    its range.
 
-    A kind of layer is tried and timed where it is first met. A module that our kernel cannot serve, or one
-    that is not on a card that Triton's kernels run on, is given back as it is.
+    A kind of layer is tried and timed where it is first met. None: our kernel cannot serve one of the modules,
+    or they are not on a card that Triton's kernels run on, or it is nowhere the faster one.
     """
-    weight = read(module)
-    dtype = getattr(module, "compute_dtype", None)
-    if weight is None or dtype is None or _failure is not None or not serves(weight.packed.device, dtype):
-        return module
-    kind = f"{weight.outputs} x {weight.width} {str(dtype).removeprefix('torch.')}"
-    kind += "" if module.bias is None else " with bias"
+    weights = _read_all(modules)
+    if weights is None or _failure is not None:
+        return None
+    dtype = modules[0].compute_dtype
+    if not serves(weights[0].packed.device, dtype):
+        return None
+    biased = modules[0].bias is not None
+    bias = torch.cat([module.bias.detach() for module in modules]) if biased else None
+    kind = f"{' + '.join(str(weight.outputs) for weight in weights)} x {weights[0].width} "
+    kind += str(dtype).removeprefix("torch.") + (" with bias" if biased else "")
     if kind not in _ranges:
         try:
-            inputs = _try(module, weight, dtype)
-            _ranges[kind] = _recalled[kind] if kind in _recalled else _measure(module, weight, inputs)
+            inputs = _try(modules, weights, bias, dtype)
+            known = kind in _recalled
+            _ranges[kind] = _recalled[kind] if known else _measure(modules, weights, bias, inputs)
         except Exception as error:  # compiler, linker and driver raise anything
             if is_out_of_memory(error):
                 raise
             _give_up(error)
-            return module
+            return None
     found = _ranges[kind]
-    return module if found is None else FourBit(module, weight, dtype, found)
+    return None if found is None else FourBit(tuple(modules), weights, bias, dtype, found)
 
 
 def choices() -> dict[str, str]:
@@ -142,6 +151,18 @@ def read(module: Any) -> Nf4 | None:
     return Nf4(packed.data.view(-1).view(torch.uint8), state.code, state.absmax, scales, width)
 
 
+def _read_all(modules: Sequence[Any]) -> tuple[Nf4, ...] | None:
+    """The matrices of modules that one launch can serve; None: it cannot."""
+    weights = [read(module) for module in modules]
+    found = tuple(weight for weight in weights if weight is not None)
+    kinds = {
+        (getattr(module, "compute_dtype", None), module.bias is None, weight.eight_bit is None, weight.width)
+        for module, weight in zip(modules, found, strict=False)
+    }
+    alike = len(found) == len(modules) and len(kinds) == 1
+    return found if alike and modules[0].compute_dtype is not None else None
+
+
 def serves(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether our product can run there."""
     return choice.choose_kernels(device, dtype)[0] == "triton"
@@ -169,8 +190,10 @@ def crossover(times: Sequence[tuple[float, float]]) -> Range | None:
 
 
 @torch.no_grad()
-def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
-    """Compile our product for each of ``COUNTS`` and compare it with the module.
+def _try(
+    modules: Sequence[Any], weights: Sequence[Nf4], bias: Tensor | None, dtype: torch.dtype
+) -> Sequence[Tensor]:
+    """Compile our product for each of ``COUNTS`` and compare it with the modules.
 
     Returns:
         What it was tried on, each [count, in].
@@ -178,12 +201,12 @@ def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
     Raises:
         RuntimeError: the results differ. Compiler and driver raise others.
     """
-    device = weight.packed.device
+    device = weights[0].packed.device
     generator = torch.Generator(device).manual_seed(0)
-    x = torch.randn(COUNTS[-1], weight.width, generator=generator, device=device).to(dtype)
+    x = torch.randn(COUNTS[-1], weights[0].width, generator=generator, device=device).to(dtype)
     inputs = [x[:count] for count in COUNTS]
     for each in inputs:
-        found, expected = _multiply(each, weight, module.bias).float(), module(each).float()
+        found, expected = _multiply(each, weights, bias).float(), torch.cat(_theirs(modules, each), -1).float()
         apart = float((found - expected).norm() / expected.norm())
         if not apart <= (1e-4 if dtype == torch.float32 else 1e-2):
             raise RuntimeError(f"results differ from bitsandbytes' by {apart:.1e}")
@@ -191,16 +214,24 @@ def _try(module: Any, weight: Nf4, dtype: torch.dtype) -> Sequence[Tensor]:
 
 
 @torch.no_grad()
-def _measure(module: Any, weight: Nf4, inputs: Sequence[Tensor]) -> Range | None:
+def _measure(
+    modules: Sequence[Any], weights: Sequence[Nf4], bias: Tensor | None, inputs: Sequence[Tensor]
+) -> Range | None:
     """On what ``_try`` has run both on."""
-    times = [time_on_card([partial(_multiply, x, weight, module.bias), partial(module, x)]) for x in inputs]
+    times = [
+        time_on_card([partial(_multiply, x, weights, bias), partial(_theirs, modules, x)]) for x in inputs
+    ]
     return crossover([(ours, theirs) for ours, theirs in times])
 
 
-def _multiply(x: Tensor, weight: Nf4, bias: Tensor | None) -> Tensor:
+def _theirs(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
+    return [module(x) for module in modules]
+
+
+def _multiply(x: Tensor, weights: Sequence[Nf4], bias: Tensor | None) -> Tensor:
     from sparta_lite.kernels.triton_nf4 import nf4_linear
 
-    return nf4_linear(x, weight, bias)
+    return nf4_linear(x, weights, bias)
 
 
 def _give_up(error: Exception) -> None:

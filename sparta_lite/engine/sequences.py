@@ -8,6 +8,7 @@ from torch import Tensor
 from sparta_lite.engine.attention import additive, causal, masked, needs_no_mask, spelt_out
 from sparta_lite.engine.delta import Fork, run
 from sparta_lite.engine.mixing import Mixers, attention_spec, delta_spec
+from sparta_lite.kernels.elementwise import Rotary, rotate_both
 
 
 class WholeSequences:
@@ -32,8 +33,10 @@ class WholeSequences:
         # One for every kind of window; what the queries come in shows in the first layer.
         self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary | None = None) -> Tensor:
         """See ``Mixing``."""
+        if rotary is not None:
+            q, k = rotate_both(q, k, rotary)
         spec = attention_spec(self.mixers[layer])
         if self.mask is None and needs_no_mask(q, spec):
             return causal(q, k, v, spec.window, spec.softcap)

@@ -15,7 +15,7 @@ from sparta_lite.kernels import choice
 from sparta_lite.kernels.lora import Routing, add_lora
 
 Linear = Callable[[Tensor], Tensor]
-"""[..., in] -> [..., out]: a plain matrix, or one in 4 bits (see ``engine/nf4.py``)."""
+"""[..., in] -> [..., out]: a plain matrix, or a module in 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Site:
     widths: tuple[int, ...]
     """Outputs of each module."""
     parts: tuple[Linear, ...]
-    """The modules, one by one: matrices, or what serves a module in 4 bits."""
+    """The modules, one by one: matrices, or bitsandbytes' own."""
     whole: Matrix | None
     """All of them as one matrix, whose memory the parts are views of; None where they are in 4 bits:
     blocks of one 4-bit tensor share scales, which another tensor's do not fit."""
+    four_bit: nf4.FourBit | None = None
+    """What serves all of them at once where they are in 4 bits and our product can."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def fuse(layer: Any, *names: str) -> Site:
     modules = [layer.get_submodule(name) for name in names]
     widths = tuple(module.out_features for module in modules)
     if any(type(module) is not torch.nn.Linear for module in modules):
-        return Site(names, modules[0].in_features, widths, tuple(map(nf4.linear, modules)), None)
+        return Site(names, modules[0].in_features, widths, tuple(modules), None, nf4.linear(modules))
     biases = [module.bias for module in modules]
     weight, bias = modules[0].weight.detach(), biases[0]
     if len(modules) > 1:
@@ -110,6 +112,8 @@ def project(layer: HasSites, site: str, x: Tensor, adapters: Adapters | None) ->
     # split has to put them together again, in as much memory.
     if linear.whole is not None and (not adapted or (choice.use_triton(x) and not torch.is_grad_enabled())):
         outputs: Sequence[Tensor] = linear.whole(x).split(linear.widths, dim=-1)
+    elif linear.four_bit is not None:
+        outputs = linear.four_bit(x)
     else:
         outputs = [part(x) for part in linear.parts]
     if adapters is None or not adapted:

@@ -150,7 +150,7 @@ def test_the_trial_finds_a_kernel_that_computes_something_else(
 
     def slightly_off(*args: Any, **named: Any) -> Any:
         result = right(*args, **named)
-        for each in (result,) if isinstance(result, Tensor) else args[0] if wrong == "_expand" else args[:1]:
+        for each in (result,) if isinstance(result, Tensor) else args[0]:
             each.mul_(1.01)
         return result
 

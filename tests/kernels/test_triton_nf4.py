@@ -90,6 +90,28 @@ def test_unpacked_numbers_are_those_of_bitsandbytes_to_the_bit(
     assert torch.equal(found, expected.to(dtype))
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("tokens", "outs", "width"), [(3, (40, 130, 1), 64), (17, (33, 200), 128), (5, (64, 16, 16), 1024)]
+)
+def test_several_matrices_in_one_launch_are_each_their_own(
+    tokens: int, outs: tuple[int, ...], width: int, nested: bool, biased: bool, device: torch.device
+) -> None:
+    """The last case in several parts of the width."""
+    weights = [quantized(out, width, nested, device)[0] for out in outs]
+    x, bias = inputs(tokens, width, sum(outs), torch.float32, device)
+    found = nf4_linear(x, weights, bias if biased else None)
+    exact = torch.cat([x.double() @ reference.nf4_matrix(weight).double().T for weight in weights], -1)
+    torch.testing.assert_close(found.double(), exact + biased * bias.double(), rtol=1e-5, atol=1e-4)
+
+
+def test_scales_of_two_kinds_are_refused(device: torch.device) -> None:
+    weights = [quantized(40, 64, nested, device)[0] for nested in (False, True)]
+    with pytest.raises(ValueError, match="scales of one matrix are in 8 bits"):
+        nf4_linear(torch.zeros(3, 64, device=device), weights)
+
+
 def test_equal_inputs_give_equal_bits_also_where_programs_share_a_width(device: torch.device) -> None:
     weight, _, _ = quantized(40, 1024, True, device)
     x, bias = inputs(5, 1024, 40, torch.bfloat16, device)
