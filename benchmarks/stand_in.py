@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from triton.runtime import driver
 HOPPER, ADA = 90, 89
 _SHARED = {HOPPER: 227 << 10, ADA: 99 << 10}
 """Bytes of shared memory that one program may take."""
+
+
+_BEFORE = 9  # what a launcher is given before the kernel's arguments: grid, stream, function, hooks
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class StandIn:
     arch: int = HOPPER
     launches: list[str] = field(default_factory=list)
     """Names of the kernels that were launched, in order."""
-    binaries: dict[tuple[str, Any], tuple[bytes, Any]] = field(default_factory=dict)
-    """(kernel, hash) -> its binary and Triton's metadata."""
+    listener: Callable[[str, Sequence[Any]], None] | None = None
+    """Told of every launch: the kernel's name and its arguments."""
 
     def __post_init__(self) -> None:
         self.utils = self
@@ -70,8 +74,10 @@ class StandIn:
     def launcher_cls(self, source: Any, metadata: Any) -> Any:
         name = metadata.name
 
-        def launch(*_: Any) -> None:
+        def launch(*given: Any) -> None:
             self.launches.append(name)
+            if self.listener is not None:
+                self.listener(name, given[_BEFORE:])
 
         return launch
 

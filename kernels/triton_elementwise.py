@@ -99,7 +99,7 @@ def _add_norm(
     x: Tensor, added: Tensor | None, weight: Tensor, eps: float, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum, norm, and, where the backward pass will want it, what each row was multiplied by, fp32 [rows]."""
-    x = _rows(x)
+    given, x = x, _rows(x)
     added = None if added is None else _rows(added)
     key = (
         id(_norm_kernel), x.shape, x.stride(), x.dtype, weight.dtype, eps, keep,
@@ -107,32 +107,32 @@ def _add_norm(
     )  # fmt: skip
     launch = settled(key)
     if launch is None:
-        width = x.shape[-1]
-        rows = x.numel() // max(width, 1)
+        rows, width = x.shape
         launch = settle(
             key, _norm_kernel, (rows,),
-            (width, x.stride(-2), 0 if added is None else added.stride(-2), eps, *_wide(width)),
+            (width, x.stride(0), 0 if added is None else added.stride(0), eps, *_wide(width)),
             shape=(rows,), num_warps=_warps(width), **OPTIONS,
         )  # fmt: skip
-    normed = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    total = None if added is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    normed = torch.empty(given.shape, dtype=x.dtype, device=x.device)
+    total = None if added is None else torch.empty(given.shape, dtype=x.dtype, device=x.device)
     rates = torch.empty(launch.shape, dtype=torch.float32, device=x.device) if keep else None
-    if launch.shape[0]:
+    if len(x):
         there = addresses((x, weight) if added is None else (x, added, weight))
         launch(there, normed, total, rates, x, added, weight)
-    return x if total is None else total, normed, rates
+    return given if total is None else total, normed, rates
 
 
 def _norm_slope(slope: Tensor, along: Tensor | None, total: Tensor, weight: Tensor, rates: Tensor) -> Tensor:
     """The gradient of the sum, ``along`` being what comes to it beside the norm."""
     slope = slope.contiguous()
     along = None if along is None else along.contiguous()
+    total = _rows(total)
     key = id(_norm_slope_kernel), total.shape, total.stride(), slope.dtype, weight.dtype, along is None
     launch = settled(key)
     if launch is None:
-        width = total.shape[-1]
+        width = total.shape[1]
         launch = settle(
-            key, _norm_slope_kernel, (len(rates),), (width, total.stride(-2), *_wide(width)),
+            key, _norm_slope_kernel, (len(rates),), (width, total.stride(0), *_wide(width)),
             num_warps=_warps(width), **OPTIONS,
         )  # fmt: skip
     found = torch.empty(slope.shape, dtype=slope.dtype, device=slope.device)
@@ -153,35 +153,33 @@ def _plain_norm_slope(
 
 
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    result = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     gate, up = _rows(gate), _rows(up)
     key = id(_swiglu_kernel), gate.shape, gate.stride(), up.stride(), gate.dtype
     launch = settled(key)
     if launch is None:
-        width = gate.shape[-1]
-        rows = gate.numel() // max(width, 1)
+        rows, width = gate.shape
         launch = settle(
             key, _swiglu_kernel, (rows, triton.cdiv(width, _BLOCK)),
-            (width, gate.stride(-2), up.stride(-2), _BLOCK), shape=(rows,), **OPTIONS,
+            (width, gate.stride(0), up.stride(0), _BLOCK), **OPTIONS,
         )  # fmt: skip
-    result = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-    if launch.shape[0]:
+    if len(gate):
         launch(addresses((gate, up)), result, gate, up)
     return result
 
 
 def _swiglu_slopes(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    left, right = (torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in range(2))
     slope, gate, up = slope.contiguous(), _rows(gate), _rows(up)
     key = id(_swiglu_slope_kernel), gate.shape, gate.stride(), up.stride(), gate.dtype
     launch = settled(key)
     if launch is None:
-        width = gate.shape[-1]
-        rows = gate.numel() // max(width, 1)
+        rows, width = gate.shape
         launch = settle(
             key, _swiglu_slope_kernel, (rows, triton.cdiv(width, _BLOCK)),
-            (width, gate.stride(-2), up.stride(-2), _BLOCK), shape=(rows,), **OPTIONS,
+            (width, gate.stride(0), up.stride(0), _BLOCK), **OPTIONS,
         )  # fmt: skip
-    left, right = (torch.empty(gate.shape, dtype=gate.dtype, device=gate.device) for _ in range(2))
-    if launch.shape[0]:
+    if len(gate):
         launch(addresses((slope, gate, up)), left, right, slope, gate, up)
     return left, right
 
@@ -194,15 +192,9 @@ def _plain_swiglu_slopes(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tenso
 
 
 def _rows(x: Tensor) -> Tensor:
-    """``x`` with rows of one stride: all of [..., width] but the last axis as if it were one."""
-    *outer, _ = x.shape
-    strides = x.stride()
-    step = strides[-2]
-    for size, stride in zip(reversed(outer), reversed(strides[:-1]), strict=True):
-        if size > 1 and stride != step:
-            return x.contiguous()
-        step *= size
-    return x if strides[-1] == 1 else x.contiguous()
+    """[..., width] as [rows, width], columns side by side; a copy only where rows are not one stride apart."""
+    x = x.reshape(-1, x.shape[-1])
+    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _wide(width: int) -> tuple[int]:
