@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sparta_lite.kernels import delta, logprob, lora, reference
+from sparta_lite.kernels import delta, elementwise, logprob, lora, reference
 
 # Blocks of the kernels grow up to these sizes and no further; the input is wide enough to be cut in parts.
 _ROWS, _RANK, _WIDTH, _VOCABULARY = 130, 128, 1024, 300
@@ -54,7 +54,33 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         values = logprobs(leaf, head, targets, 256, None)
         return [values, *torch.autograd.grad(values.sum(), leaf)]
 
+    def between(triton: bool) -> list[Tensor]:
+        leaves = [each.clone().requires_grad_() for each in (outputs[0][:9], outputs[0][9:18], *few)]
+        first, second, *turned = leaves
+        if triton:
+            total, normed = elementwise.add_norm_by_triton(first, second, weight, 1e-6)
+            results = [total, normed, elementwise.swiglu_by_triton(total, normed)]
+            results += elementwise.rotate_both_by_triton(turned[0], turned[1], (cos, sin))
+        else:
+            total, normed = reference.add_norm(first, second, weight, 1e-6)
+            results = [total, normed, reference.swiglu(total, normed)]
+            results += [reference.rotate(each, cos, sin) for each in turned]
+        slopes = [each.detach() for each in results]
+        return [*results, *torch.autograd.grad(results, leaves, slopes)]
+
+    def keeping(triton: bool) -> list[Tensor]:
+        newest = [each[:, :, 4:5] for each in (q, keys, values)]
+        caches, at = [keys.clone(), values.clone()], [7, _CACHED - 1, _CACHED]
+        angles = cos[:, :, 4:5].contiguous(), sin[:, :, 4:5].contiguous()
+        if not triton:
+            return list(reference.rotate_and_keep(*newest, *angles, *caches, at))
+        from sparta_lite.kernels.triton_rotary import rotate_and_keep
+
+        return [rotate_and_keep(*newest, *angles, *caches, torch.tensor(at, device=device)), *caches]
+
     q, keys, values = (normal(dtype, 3, heads, _CACHED, 128) for heads in (8, 2, 2))
+    few = q[:, :, :5], keys[:, :, :5]
+    weight, (cos, sin) = normal(dtype, outputs[0].shape[2]), normal(dtype, 2, 3, 1, 5, 128)
     counts = [1, 70, _CACHED]
 
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -66,9 +92,11 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         found = attention(q[:, :, 0], keys, values, at, 5.0, sinks)
         expected = reference.newest_attention(q[:, :, 0], keys, values, counts, 5.0, sinks)
         _compare("attention of a step with a cap and sinks", [found], [expected], dtype)
+        _compare("rotary embedding into the cache", keeping(True), keeping(False), dtype)
         _compare("grouped LoRA", decoding(lora.by_triton), decoding(lora.by_torch), dtype)
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         _compare("grouped LoRA in training", training(lora.by_triton), training(lora.by_torch), dtype)
+        _compare("what stands between products", between(True), between(False), dtype)
         ours, theirs = scoring(logprob.by_triton), scoring(logprob.by_torch)
         _compare("token log-probabilities", ours, theirs, dtype)
 

@@ -245,7 +245,7 @@ def _settle_expand(
     coarse = dtype.itemsize // 2  # fp32 goes without matrix units: large tiles would take long to compile
     # Every program reads the partial sums again: where they are many for few ranks, it writes more columns.
     columns = _block(max(widths), (256 if segments.block < 64 and rank <= 32 else 128) // coarse)
-    step = _block(rank, 64 // coarse)
+    step = _block(rank, (32 if segments.block == 64 else 64) // coarse)  # 64 by 64 would spill registers
     warps = 8 if segments.block * columns * coarse >= 8192 else 4
     added = results if outputs is None else outputs
     return settle(

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from sparta_lite.kernels.nf4 import BLOCK, SCALES_BLOCK, Nf4
 from sparta_lite.kernels.triton_launch import Launch, addresses, settle, settled
-from sparta_lite.kernels.triton_product import DTYPES, product
+from sparta_lite.kernels.triton_product import DTYPES, capability, product
 
 _BLOCK, _SCALES_BLOCK = tl.constexpr(BLOCK), tl.constexpr(SCALES_BLOCK)
 
@@ -102,8 +102,9 @@ def _settle_linear(key: Hashable, x: Tensor, weights: Sequence[Nf4], bias: Tenso
     outputs = [weight.outputs for weight in weights]
     tiles = [triton.cdiv(each, columns) for each in outputs]
     splits = _splits(down * sum(tiles), rows, width)
-    # With more registers one program alone would fit on a processor, whose units then wait for it.
-    limit = {"maxnreg": 128} if rows == 128 else {}
+    # Two programs fit on a processor of Hopper with so many registers, so that one works while the other waits;
+    # on Ada shared memory leaves room for one alone.
+    limit = {"maxnreg": 128} if rows == 128 and capability() >= 90 else {}
     return settle(
         key, _linear_kernel, (down, sum(tiles), splits),
         (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from triton.runtime import driver
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 """What the kernels' operands may be stored in, in any combination, and what products may be taken in."""
@@ -20,6 +21,11 @@ OPTIONS = {"enable_fp_fusion": True}
 """For every launch; Triton 3.9 warns where it is left unsaid, for its default will change."""
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+def capability() -> int:
+    """Of the card that Triton compiles for, 90 for 9.0; 0 where kernels run interpreted."""
+    return 0 if triton.knobs.runtime.interpret else int(driver.active.get_current_target().arch)
 
 
 @triton.jit

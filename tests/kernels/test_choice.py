@@ -11,7 +11,17 @@ from torch import Tensor
 
 triton = pytest.importorskip("triton")
 
-from sparta_lite.kernels import choice, logprob, lora, probe, triton_logprob, triton_lora  # noqa: E402
+from sparta_lite.kernels import (  # noqa: E402
+    choice,
+    elementwise,
+    logprob,
+    lora,
+    probe,
+    triton_elementwise,
+    triton_logprob,
+    triton_lora,
+    triton_rotary,
+)
 
 interpreted = pytest.mark.skipif(
     not triton.knobs.runtime.interpret, reason="kernels on a CPU need TRITON_INTERPRET=1"
@@ -215,6 +225,70 @@ def test_log_probabilities_fall_back_in_both_passes(
     for each, other in zip(found, expected, strict=True):
         torch.testing.assert_close(each, other, rtol=1e-5, atol=1e-5)
     assert choice.failure() is not None
+
+
+class Layer:
+    """What stands between the products of a layer, and its gradients, by whichever kernels serve."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        self.inputs = [normal(2, 3, 8), normal(2, 3, 8), normal(2, 4, 3, 8), normal(2, 2, 3, 8)]
+        self.rotary = normal(2, 1, 3, 8), normal(2, 1, 3, 8)
+        self.slopes = [normal(*each.shape) for each in self.inputs]
+
+    def run(self, middle: Callable[[], None] = lambda: None) -> list[Tensor]:
+        x, added, q, k = leaves = [each.clone().requires_grad_() for each in self.inputs]
+        total, normed = add_norm(x, added)
+        results = [total, elementwise.swiglu(normed, added), *elementwise.rotate_both(q, k, self.rotary)]
+        middle()
+        return [*results, *torch.autograd.grad(results, leaves, self.slopes)]
+
+
+def add_norm(x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """As a decoder calls it."""
+
+    def plain() -> tuple[Tensor, Tensor]:
+        return x + added, torch.nn.functional.rms_norm(x + added, (8,), None, 1e-6)
+
+    if not choice.use_triton(x):
+        return plain()
+    return choice.attempt(lambda: elementwise.add_norm_by_triton(x, added, torch.ones(8), 1e-6), plain)
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("module", "kernel", "backward"),
+    [
+        (triton_elementwise, "_norm_kernel", False),
+        (triton_elementwise, "_norm_slope_kernel", True),
+        (triton_elementwise, "_swiglu_kernel", False),
+        (triton_elementwise, "_swiglu_slope_kernel", True),
+        (triton_rotary, "_turn_kernel", False),
+        (triton_rotary, "_turn_kernel", True),
+    ],
+)
+def test_what_stands_between_products_falls_back_in_both_passes(
+    triton_here: None, module: Any, kernel: str, backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, broken = Layer(), Broken(RuntimeError("no"))
+    with monkeypatch.context() as torch_alone:
+        torch_alone.setattr(choice, "use_triton", lambda x: False)
+        expected = layer.run()
+
+    def breaks() -> None:
+        monkeypatch.setattr(module, kernel, broken)
+
+    if not backward:
+        breaks()
+    found = layer.run(breaks if backward else lambda: None)
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-5, atol=1e-5)
+    assert broken.launches == 1
+    assert choice.failure() == "a Triton kernel failed, RuntimeError: no"
 
 
 @pytest.mark.parametrize(
