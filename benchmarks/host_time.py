@@ -1,10 +1,10 @@
-"""Python before a launch: microseconds of a CPU core for each of the kernels' entry points, launches stubbed out.
+"""Python before a launch: microseconds of a CPU core for each of the kernels' entry points.
 
-    python benchmarks/host_time.py --json host.json      # any machine with Triton; no card, no TRITON_INTERPRET
+    python benchmarks/host_time.py --json host.json      # with Triton; no card, no TRITON_INTERPRET
 
-Shapes are those of Qwen2.5-7B: 128 rows of ten adapters of rank 16 in a decode step, 5,500 tokens in training.
-Tensors are on the CPU and a stand-in takes the launches (``stand_in.py``), so that what is left is what a card would
-wait for. Medians of rounds, in CPU time.
+Shapes are those of Qwen2.5-7B: 128 rows of ten adapters of rank 16 in a decode step, 5,500 tokens in
+training. Tensors are on torch's meta device and a stand-in takes the launches (``stand_in.py``): what is left
+is what a card would wait for. Medians of rounds, in CPU time.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ from sparta_lite.kernels.triton_nf4 import nf4_linear
 HIDDEN, INNER, RANK, ADAPTERS, ROWS, TOKENS = 3584, 18944, 16, 10, 128, 5500
 DTYPE = torch.bfloat16
 ROUNDS, CALLS = 15, 40
+META = torch.device("meta")
 
 
 def normal(*shape: int, dtype: torch.dtype = DTYPE) -> Tensor:
-    return torch.empty(*shape, dtype=dtype)
+    return torch.empty(*shape, dtype=dtype, device=META)
 
 
 def matrix(outputs: int, inputs: int) -> Nf4:
     numbers = outputs * inputs
-    absmax = torch.empty(numbers // 64, dtype=torch.uint8)
-    scales = EightBitScales(torch.zeros(256), torch.zeros(-(-numbers // 64 // 256)), torch.zeros(()))
-    return Nf4(torch.empty(numbers // 2, dtype=torch.uint8), torch.zeros(16), absmax, scales, inputs)
+    fp32, blocks = torch.float32, numbers // 64
+    scales = EightBitScales(
+        normal(256, dtype=fp32), normal(-(-blocks // 256), dtype=fp32), normal(1, dtype=fp32)
+    )
+    packed, absmax = normal(numbers // 2, dtype=torch.uint8), normal(blocks, dtype=torch.uint8)
+    return Nf4(packed, normal(16, dtype=fp32), absmax, scales, inputs)
 
 
 def sides() -> dict[str, Callable[[], object]]:
@@ -48,15 +52,15 @@ def sides() -> dict[str, Callable[[], object]]:
     a = normal(ADAPTERS, 2 * RANK, HIDDEN, dtype=torch.float32)
     b = [normal(ADAPTERS, INNER, RANK, dtype=torch.float32) for _ in range(2)]
     found: dict[str, Callable[[], object]] = {}
-    decode = sort_rows([row % ADAPTERS for row in range(ROWS)], [1.0] * ADAPTERS, torch.device("cpu"))
+    decode = sort_rows([row % ADAPTERS for row in range(ROWS)], [1.0] * ADAPTERS, META)
     x, outputs = normal(ROWS, HIDDEN), [normal(ROWS, INNER) for _ in range(2)]
     low = triton_lora._shrink((x,), (a,), 1, decode, DTYPE, None, parted=True)
     found["shrink"] = lambda: triton_lora._shrink((x,), (a,), 1, decode, DTYPE, None, parted=True)
     found["expand"] = lambda: triton_lora._expand(outputs, outputs, low, b, 2, decode, DTYPE)
     found["gate and up, decode"] = lambda: triton_lora.grouped_lora(outputs, x, a, b, decode)
 
-    train = sort_rows([row % ADAPTERS for row in range(TOKENS)], [1.0] * ADAPTERS, torch.device("cpu"))
-    leaves = [each.clone().requires_grad_() for each in (normal(TOKENS, HIDDEN), a, *b)]
+    train = sort_rows([row % ADAPTERS for row in range(TOKENS)], [1.0] * ADAPTERS, META)
+    leaves = [each.detach().requires_grad_() for each in (normal(TOKENS, HIDDEN), a, *b)]
     wide = [normal(TOKENS, INNER) for _ in range(2)]
     with torch.enable_grad():
         results = triton_lora.grouped_lora(wide, leaves[0], leaves[1], leaves[2:], train)
@@ -70,7 +74,7 @@ def sides() -> dict[str, Callable[[], object]]:
     weight = matrix(INNER, HIDDEN)
     found["NF4 product"] = lambda: nf4_linear(x, weight)
     q, keys, values = normal(ROWS, 28, 128), normal(ROWS, 4, 512, 128), normal(ROWS, 4, 512, 128)
-    counts = torch.ones(ROWS, dtype=torch.int32)
+    counts = normal(ROWS, dtype=torch.int32)
     found["attention of a step"] = lambda: triton_attention.newest_attention(q, keys, values, counts)
     return found
 

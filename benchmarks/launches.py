@@ -1,11 +1,12 @@
 """Launches and bytes of one decoder layer in a decode step, counted on a stand-in for a card.
 
-    python benchmarks/launches.py --json launches.json      # any machine with Triton; no card, no TRITON_INTERPRET
+    python benchmarks/launches.py --json launches.json      # with Triton; no card, no TRITON_INTERPRET
 
-Qwen2.5-7B's shapes, 128 rows of ten adapters of rank 16, 512 positions cached; tensors are on torch's meta device and
-have no memory. A layer is what two layers take beyond one. Every operation of torch that is no mere view counts as
-one launch, which is what it is on a card for the ones that are left. Bytes: what each launch reads and writes,
-once. The least: weights, adapters, keys and values once, and what enters and leaves each linear layer.
+Qwen2.5-7B's shapes, 128 rows of ten adapters of rank 16, 512 positions cached; tensors are on torch's meta
+device and have no memory. A layer is what two layers take beyond one. Every operation of torch that is no
+mere view counts as one launch, which is what it is on a card for those that are left. Bytes: what each launch
+reads and writes, once. The least: weights, adapters, keys and values once, and what enters and leaves each
+linear layer.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ from sparta_lite.kernels.nf4 import EightBitScales, Nf4
 
 ROWS, CAPACITY, ADAPTERS, RANK = 128, 512, 10, 16
 META = torch.device("meta")
-_VIEWS = ("view", "expand", "slice", "select", "t", "transpose", "permute", "unsqueeze", "squeeze", "split",
-          "split_with_sizes", "alias", "detach", "unbind", "as_strided", "_unsafe_view", "empty", "empty_like", "new_empty")  # fmt: skip
+_NO_LAUNCH = {
+    *("view", "_unsafe_view", "as_strided", "alias", "detach", "expand", "slice", "select", "t", "transpose"),
+    *("permute", "unsqueeze", "squeeze", "split", "split_with_sizes", "unbind"),
+    *("empty", "empty_like", "new_empty"),
+}
+"""Views, and what only makes room."""
 
 
 @dataclass
@@ -48,15 +53,17 @@ class Count(TorchDispatchMode):
     bytes: int = 0
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
-        if name not in _VIEWS:
+        if name not in _NO_LAUNCH:
             self.names.append(name)
             inplace = name.endswith("_")
-            self.bytes += sum(map(_size, _tensors(args))) + (0 if inplace else sum(map(_size, _tensors(result))))
+            self.bytes += sum(map(_size, _tensors(args))) + (
+                0 if inplace else sum(map(_size, _tensors(result)))
+            )
         return result
 
     def launched(self, name: str, args: Sequence[Any]) -> None:
@@ -105,7 +112,9 @@ def _in_four_bits(site: Site) -> Site:
     for width in site.widths:
         blocks = width * site.inputs // 64
         scales = EightBitScales(
-            torch.empty(256, device=META), torch.empty(-(-blocks // 256), device=META), torch.empty((), device=META)
+            torch.empty(256, device=META),
+            torch.empty(-(-blocks // 256), device=META),
+            torch.empty((), device=META),
         )
         packed = torch.empty(32 * blocks, dtype=torch.uint8, device=META)
         absmax = torch.empty(blocks, dtype=torch.uint8, device=META)

@@ -81,7 +81,9 @@ class StandIn:
 
         return launch
 
-    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+    def load_binary(
+        self, name: str, binary: bytes, shared: int, device: int
+    ) -> tuple[int, int, int, int, int]:
         return 1, 1, 0, 0, 1024
 
     def unload_module(self, module: int) -> None: ...

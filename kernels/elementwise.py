@@ -9,7 +9,7 @@ from torch import Tensor
 from sparta_lite.kernels import choice
 
 Rotary = tuple[Tensor, Tensor]
-"""Cosine, and sine of alternating sign for both halves, of every position: [rows, 1, length, head_dim] each."""
+"""Cosine of every position, and sine, negative in the first half: [rows, 1, length, head_dim] each."""
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -34,9 +34,7 @@ def swiglu_by_triton(gate: Tensor, up: Tensor) -> Tensor:
     return triton_elementwise.swiglu(gate, up)
 
 
-def add_norm_by_triton(
-    x: Tensor, added: Tensor | None, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+def add_norm_by_triton(x: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``reference.add_norm`` in Triton, whatever the device; without ``added`` the sum is ``x`` itself."""
     from sparta_lite.kernels import triton_elementwise
 

@@ -26,6 +26,7 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         RuntimeError: results or gradients are not those of torch. Compiler and driver raise others.
     """
     from sparta_lite.kernels.triton_attention import newest_attention as attention
+    from sparta_lite.kernels.triton_rotary import rotate_and_keep
 
     generator = torch.Generator().manual_seed(0)
 
@@ -69,14 +70,13 @@ def require_sound(device: torch.device, dtype: torch.dtype) -> None:
         return [*results, *torch.autograd.grad(results, leaves, slopes)]
 
     def keeping(triton: bool) -> list[Tensor]:
-        newest = [each[:, :, 4:5] for each in (q, keys, values)]
-        caches, at = [keys.clone(), values.clone()], [7, _CACHED - 1, _CACHED]
+        newest = q[:, :, 4:5], keys[:, :, 4:5], values[:, :, 4:5]
+        caches, at = (keys.clone(), values.clone()), [7, _CACHED - 1, _CACHED]
         angles = cos[:, :, 4:5].contiguous(), sin[:, :, 4:5].contiguous()
         if not triton:
             return list(reference.rotate_and_keep(*newest, *angles, *caches, at))
-        from sparta_lite.kernels.triton_rotary import rotate_and_keep
-
-        return [rotate_and_keep(*newest, *angles, *caches, torch.tensor(at, device=device)), *caches]
+        lengths = torch.tensor(at, device=device)
+        return [rotate_and_keep(*newest, *angles, *caches, lengths), *caches]
 
     q, keys, values = (normal(dtype, 3, heads, _CACHED, 128) for heads in (8, 2, 2))
     few = q[:, :, :5], keys[:, :, :5]

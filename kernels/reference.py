@@ -91,8 +91,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (Su et al. 2021): the pair (x_i, x_(i + half)) times cos, plus (-x_(i + half), x_i) times
-    the sine.
+    """Rotary embedding (Su et al. 2021): a pair (x_i, x_(i + half)) times the cosine, plus
+    (-x_(i + half), x_i) times the sine.
 
     Args:
         x: [rows, heads, length, head_dim].

@@ -59,7 +59,7 @@ def newest_attention(
         None if sinks is None else sinks.dtype,
     )  # fmt: skip
     launch = settled(key) or _settle_spans(key, q, keys, softcap)
-    result = torch.empty_like(q)
+    result = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     spans = launch.shape[0]
     sums = result if spans == 1 else torch.empty(launch.shape, dtype=torch.float32, device=q.device)
     peaks = torch.empty(2, *launch.shape[:-1], dtype=torch.float32, device=q.device)  # and masses

@@ -192,7 +192,7 @@ def _plain_swiglu_slopes(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tenso
 
 
 def _rows(x: Tensor) -> Tensor:
-    """[..., width] as [rows, width], columns side by side; a copy only where rows are not one stride apart."""
+    """[..., width] as [rows, width]; a copy only where rows are not one stride apart."""
     x = x.reshape(-1, x.shape[-1])
     return x if x.stride(1) == 1 else x.contiguous()
 

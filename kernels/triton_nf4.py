@@ -41,7 +41,7 @@ _BLOCK, _SCALES_BLOCK = tl.constexpr(BLOCK), tl.constexpr(SCALES_BLOCK)
 def nf4_linear(x: Tensor, weights: Nf4 | Sequence[Nf4], bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, without gradients. Factors are in the dtype of ``x``, sums in fp32.
 
-    Several matrices of one input (q, k, v; gate, up) share one launch, which fills a card better than as many.
+    Several matrices of one input (q, k, v; gate, up) share one launch, which fills a card better.
     Nothing waits for the device, and what is launched depends on shapes alone: a CUDA graph may hold it.
 
     Args:
@@ -70,8 +70,9 @@ def nf4_linear(x: Tensor, weights: Nf4 | Sequence[Nf4], bias: Tensor | None = No
     x = x.contiguous()
     sums = result if splits == 1 else torch.empty(launch.shape, dtype=torch.float32, device=x.device)
     pointers = tuple(zip(*[_pointers(weight) for weight in weights], strict=True))
+    flat = [each for kind in pointers for each in kind]
     launch(
-        addresses((x, *pointers[0], *pointers[2]) if bias is None else (x, bias, *pointers[0], *pointers[2])),
+        addresses((x, *flat) if bias is None else (x, bias, *flat)),
         sums, x, *pointers, bias if splits == 1 else None,
     )  # fmt: skip
     if splits > 1:
@@ -102,8 +103,8 @@ def _settle_linear(key: Hashable, x: Tensor, weights: Sequence[Nf4], bias: Tenso
     outputs = [weight.outputs for weight in weights]
     tiles = [triton.cdiv(each, columns) for each in outputs]
     splits = _splits(down * sum(tiles), rows, width)
-    # Two programs fit on a processor of Hopper with so many registers, so that one works while the other waits;
-    # on Ada shared memory leaves room for one alone.
+    # With so many registers two programs fit on a processor of Hopper: one works while the other waits. On
+    # Ada shared memory leaves room for one alone.
     limit = {"maxnreg": 128} if rows == 128 and capability() >= 90 else {}
     return settle(
         key, _linear_kernel, (down, sum(tiles), splits),
@@ -213,9 +214,7 @@ def _unpack(words):
 
 
 @triton.jit(do_not_specialize=["tokens"])
-def _sum_kernel(
-    result, sums, bias, tokens, outputs, SPLITS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def _sum_kernel(result, sums, bias, tokens, outputs, SPLITS: tl.constexpr, COLUMNS: tl.constexpr):
     """Partial sums [SPLITS, tokens, outputs], first to last, for part of one row."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

@@ -9,6 +9,8 @@ imported, runs the kernels on a CPU.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,7 +19,7 @@ from triton.runtime import driver
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 """What the kernels' operands may be stored in, in any combination, and what products may be taken in."""
 
-OPTIONS = {"enable_fp_fusion": True}
+OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 """For every launch; Triton 3.9 warns where it is left unsaid, for its default will change."""
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)

@@ -50,7 +50,8 @@ def rotate_and_keep(
         v: like ``k``.
         cos: see ``elementwise.Rotary``; [rows, 1, 1, head_dim].
         sin: like ``cos``.
-        keys: [at least rows, kv_heads, capacity, head_dim], contiguous: written at ``lengths`` modulo capacity.
+        keys: [at least rows, kv_heads, capacity, head_dim], contiguous, written at ``lengths``
+            modulo capacity.
         values: like ``keys``.
         lengths: int64 [rows], the position of the newest token.
 
@@ -59,8 +60,8 @@ def rotate_and_keep(
     """
     q, k, v = _by_token(q), _by_token(k), _by_token(v)
     key = (
-        id(_keep_kernel), q.shape, q.stride(), k.shape, k.stride(), v.stride(), q.dtype, keys.shape[2],
-        keys.dtype,
+        id(_keep_kernel), q.shape, q.stride(), k.shape, k.stride(), v.stride(), q.dtype, cos.dtype,
+        keys.shape[2], keys.dtype,
     )  # fmt: skip
     launch = settled(key)
     if launch is None:
@@ -76,7 +77,7 @@ def rotate_and_keep(
             shape=(rows, heads, 1, width), **OPTIONS,
         )  # fmt: skip
     turned = torch.empty(launch.shape, dtype=q.dtype, device=q.device)
-    launch(addresses((q, k, v, lengths)), turned, keys, values, q, k, v, cos, sin, lengths)
+    launch(addresses((q, k, v, cos, sin, lengths)), turned, keys, values, q, k, v, cos, sin, lengths)
     return turned
 
 
@@ -91,33 +92,37 @@ class _Rotate(torch.autograd.Function):
         cos, sin = ctx.saved_tensors
         half = cos.shape[-1] // 2
         q, k = choice.attempt(
-            lambda: _turn(*gradients, cos, sin, back=True),  # type: ignore[call-arg, misc]
+            lambda: _turn(gradients[0], gradients[1], cos, sin, back=True),
             # To turn back is to turn with what the other half of a pair was turned with.
-            lambda: tuple(rotate(each, cos, sin.roll(half, -1)) for each in gradients),
+            lambda: (
+                rotate(gradients[0], cos, sin.roll(half, -1)),
+                rotate(gradients[1], cos, sin.roll(half, -1)),
+            ),
         )
         return q, k, None, None
 
 
 def _turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tuple[Tensor, Tensor]:
     q, k = _by_token(q), _by_token(k)
-    key = id(_turn_kernel), q.shape, q.stride(), k.shape, k.stride(), q.dtype, back
+    key = id(_turn_kernel), q.shape, q.stride(), k.shape, k.stride(), q.dtype, cos.dtype, back
     launch = settled(key) or _settle_turn(key, q, k, back)
     results = tuple(
         torch.empty(each.transpose(1, 2).shape, dtype=each.dtype, device=each.device) for each in (q, k)
     )
     if q.shape[0] * q.shape[2]:
-        launch(addresses((q, k)), *results, q, k, cos, sin)
+        launch(addresses((q, k, cos, sin)), *results, q, k, cos, sin)
     left, right = (each.transpose(1, 2) for each in results)
     return left, right
 
 
 def _settle_turn(key: Hashable, q: Tensor, k: Tensor, back: bool) -> Launch:
     rows, heads, length, width = q.shape
-    half = width // 2
+    half, axis = width // 2, 2 if length > 1 else 0  # of the tokens
     return settle(
         key, _turn_kernel, (rows * length, triton.cdiv(heads + k.shape[1], _HEADS)),
         (
-            heads, k.shape[1], half, *(each.stride(2 if length > 1 else 0) for each in (q, k)), back, _HEADS, triton.next_power_of_2(half)
+            heads, k.shape[1], half, q.stride(axis), k.stride(axis),
+            back, _HEADS, triton.next_power_of_2(half),
         ),
         **OPTIONS,
     )  # fmt: skip
@@ -170,8 +175,7 @@ def _turned(low, high, cos, sin, token, pair, half, BACK: tl.constexpr):
     sin_high = tl.load(sin + at + half, mask=there, other=0.0).to(tl.float32)[None, :]
     if BACK:
         return low * cos_low + high * sin_high, high * cos_high + low * sin_low
-    else:
-        return low * cos_low + high * sin_low, high * cos_high + low * sin_high
+    return low * cos_low + high * sin_low, high * cos_high + low * sin_high
 
 
 @triton.jit

@@ -174,8 +174,10 @@ class FusedDecoder:
         lora: Lora | None,
         keep: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden], and what is to be added
-        to it, as ``added`` was to ``x``: on a card a sum and the norm behind it are one kernel.
+        """One decoder layer: [rows, length, hidden] -> [rows, length or kept, hidden].
+
+        ``added`` is still to be added to ``x``, and the second result to the first: on a card a sum and the
+        norm behind it are one kernel.
         """
         layer = self.layers[number]
         adapters = (lora[0][number], lora[1]) if lora else None

@@ -68,7 +68,8 @@ class FourBit:
         if not served or torch.is_grad_enabled():
             return [module(x) for module in self.modules]
         output = _multiply(x.reshape(tokens, -1), self.weights, self.bias).view(*x.shape[:-1], -1)
-        return output.split([weight.outputs for weight in self.weights], dim=-1)
+        parts: Sequence[Tensor] = output.split([weight.outputs for weight in self.weights], dim=-1)
+        return parts
 
 
 _ranges: dict[str, Range | None] = {}
@@ -83,8 +84,8 @@ def linear(modules: Sequence[Any]) -> FourBit | None:
     """What the engine calls in place of modules in 4 bits that share an input: the same with our product in
     its range.
 
-    A kind of layer is tried and timed where it is first met. None: our kernel cannot serve one of the modules,
-    or they are not on a card that Triton's kernels run on, or it is nowhere the faster one.
+    A kind of layer is tried and timed where it is first met. None: our kernel cannot serve one of the
+    modules, or they are not on a card that Triton's kernels run on, or it is nowhere the faster one.
     """
     weights = _read_all(modules)
     if weights is None or _failure is not None:
@@ -206,7 +207,10 @@ def _try(
     x = torch.randn(COUNTS[-1], weights[0].width, generator=generator, device=device).to(dtype)
     inputs = [x[:count] for count in COUNTS]
     for each in inputs:
-        found, expected = _multiply(each, weights, bias).float(), torch.cat(_theirs(modules, each), -1).float()
+        found, expected = (
+            _multiply(each, weights, bias).float(),
+            torch.cat(_theirs(modules, each), -1).float(),
+        )
         apart = float((found - expected).norm() / expected.norm())
         if not apart <= (1e-4 if dtype == torch.float32 else 1e-2):
             raise RuntimeError(f"results differ from bitsandbytes' by {apart:.1e}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
+from sparta_lite.engine.cache import Cache, Step
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.peft_io import load_bank, read_adapter
@@ -22,6 +25,9 @@ from sparta_lite.kernels import choice, lora
 from sparta_lite.kernels.sampling import Sampling
 
 triton = pytest.importorskip("triton")
+
+from sparta_lite.kernels import triton_launch  # noqa: E402
+
 pytestmark = pytest.mark.skipif(
     not triton.knobs.runtime.interpret, reason="kernels on a CPU need TRITON_INTERPRET=1"
 )
@@ -97,6 +103,51 @@ def test_tables_are_made_once_a_batch(base: Base, bank: Bank, triton_here: None)
     assert loras[1].segments(7) is segments
     assert set(loras[1]._sorted) == {7}
     assert "grid" not in vars(loras[1])  # torch's tables are not made for nothing
+
+
+class Counted(TorchDispatchMode):
+    """Operations of torch but for views and new memory, beside the launches of Triton's kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        views = [each for each in function._schema.returns if each.alias_info is not None]
+        name = function.overloadpacket.__name__
+        if name not in ("empty", "_unsafe_view") and (not views or name.endswith("_")):
+            self.names.append(name)
+        return result
+
+
+def test_a_layer_of_a_step_is_seventeen_launches(
+    base: Base, bank: Bank, triton_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four products, two kernels for the adapters of each, two norms, SwiGLU, attention, and rotary embedding
+    with what it writes to the cache."""
+    cache, lengths = Cache(base.decoder, len(NAMES), 20), torch.tensor([3, 0, 7, 19, 5])
+    ids, lora, layers = torch.full((len(NAMES), 1), 7), bank.lora(NAMES), base.decoder.layers
+    assert lora is not None
+    lora[1].segments(1)
+
+    def names(count: int) -> Counter[str]:
+        monkeypatch.setattr(base.decoder, "layers", layers[:count])
+        with Counted() as counted, monkeypatch.context() as nothing_runs, torch.no_grad():
+            nothing_runs.setattr(
+                triton_launch.Launch,
+                "__call__",
+                lambda self, *_: counted.names.append(self._kernel.fn.__name__),
+            )
+            base.decoder.hidden(ids, lengths[:, None], Step(cache, lengths, 20), lora)
+        return Counter(counted.names)
+
+    found = names(2) - names(1)
+    assert found == {
+        "addmm": 1, "mm": 3, "_shrink_kernel": 4, "_expand_kernel": 4, "_norm_kernel": 2, "_swiglu_kernel": 1,
+        "_keep_kernel": 1, "_span_kernel": 1,
+    }  # fmt: skip
+    assert found.total() == 17
 
 
 def test_greedy_answers_are_the_same(base: Base, bank: Bank, request: pytest.FixtureRequest) -> None:

@@ -28,7 +28,9 @@ def empty(*shape: int, dtype: torch.dtype = BF16) -> torch.Tensor:
 def products_in_four_bits() -> None:
     def matrix(outputs: int) -> Nf4:
         blocks = outputs * 3584 // 64
-        scales = EightBitScales(empty(256, dtype=FP32), empty(-(-blocks // 256), dtype=FP32), empty(1, dtype=FP32))
+        scales = EightBitScales(
+            empty(256, dtype=FP32), empty(-(-blocks // 256), dtype=FP32), empty(1, dtype=FP32)
+        )
         bytes_ = [empty(count, dtype=torch.uint8) for count in (32 * blocks, blocks)]
         return Nf4(bytes_[0], empty(16, dtype=FP32), bytes_[1], scales, 3584)
 
@@ -45,7 +47,10 @@ def adapters(dtype: torch.dtype, rank: int, tokens: int, slots: int, width: int)
     segments = sort_rows([row % slots for row in range(tokens)], [1.0] * slots, META)
     b = [empty(slots, width, rank, dtype=FP32).requires_grad_() for _ in range(2)]
     a = empty(slots, 2 * rank, 3584, dtype=FP32).requires_grad_()
-    x, outputs = empty(tokens, 3584, dtype=dtype).requires_grad_(), [empty(tokens, width, dtype=dtype) for _ in b]
+    x, outputs = (
+        empty(tokens, 3584, dtype=dtype).requires_grad_(),
+        [empty(tokens, width, dtype=dtype) for _ in b],
+    )
     with torch.no_grad():
         triton_lora.grouped_lora(outputs, x, a, b, segments)
     results = triton_lora.grouped_lora(outputs, x, a, b, segments)
@@ -62,7 +67,12 @@ def main() -> None:
     def noted(self: Any, *args: Any, **named: Any) -> Any:
         compiled = launch(self, *args, **named)
         if id(compiled) not in found:
-            found[id(compiled)] = {"kernel": self.__name__, "of": what, **vars(report(compiled)), "_": compiled}
+            found[id(compiled)] = {
+                "kernel": self.__name__,
+                "of": what,
+                **vars(report(compiled)),
+                "_": compiled,
+            }
         return compiled
 
     JITFunction.run = noted

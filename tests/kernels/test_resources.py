@@ -31,7 +31,13 @@ def test_no_kernel_spills_registers_and_all_fit(arch: int) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     kernels = {each["kernel"] for each in found}
-    assert kernels >= {"_linear_kernel", "_shrink_kernel", "_add_kernel", "_expand_kernel", "_gradient_kernel"}
+    assert kernels >= {
+        "_linear_kernel",
+        "_shrink_kernel",
+        "_add_kernel",
+        "_expand_kernel",
+        "_gradient_kernel",
+    }
     for each in found:
         assert each["spilled"] == 0, each
         assert each["shared"] <= SHARED[arch], each

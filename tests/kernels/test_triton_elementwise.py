@@ -44,7 +44,9 @@ def require_near(found: Tensor, exact: Tensor, roundings: float = 2) -> None:
     assert (error <= (roundings * ROUNDING[found.dtype] + 2.0**-20) * size).all(), (error / size).max()
 
 
-def in_double(run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:
+def in_double(
+    run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], slopes: Sequence[Tensor]
+) -> list[Tensor]:
     """What ``run`` gives of ``tensors`` in float64, and the gradients of all of them."""
     leaves = [each.detach().cpu().double().requires_grad_() for each in tensors]
     results = run(*leaves)
@@ -52,7 +54,9 @@ def in_double(run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], s
     return [each.detach() for each in (*results, *found)]
 
 
-def with_gradients(run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], slopes: Sequence[Tensor]) -> list[Tensor]:
+def with_gradients(
+    run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor], slopes: Sequence[Tensor]
+) -> list[Tensor]:
     leaves = [each.detach().requires_grad_() for each in tensors]
     results = run(*leaves)
     return [*results, *torch.autograd.grad(results, leaves, slopes)]
@@ -173,7 +177,9 @@ def test_both_are_turned(
 ) -> None:
     """Queries and keys as slices of one product, and each by itself, heads before tokens."""
     both = normal(rows, length, (heads + 2 * kv_heads) * width, dtype=dtype).to(device)
-    q, k, _ = (heads_of(each, width) for each in both.split([heads * width, kv_heads * width, kv_heads * width], -1))
+    q, k, _ = (
+        heads_of(each, width) for each in both.split([heads * width, kv_heads * width, kv_heads * width], -1)
+    )
     if not side_by_side:
         q, k = q.contiguous(), k.contiguous()
     cos, sin = (each.to(device) for each in rotary(rows, length, width, dtype))
@@ -200,9 +206,13 @@ def test_the_newest_token_is_turned_into_the_cache(
     lengths = [0, 4, 5, 13]
     rows, capacity = len(lengths), 5
     both = normal(rows, 1, (heads + 2 * kv_heads) * width, dtype=dtype).to(device)
-    q, k, v = (heads_of(each, width) for each in both.split([heads * width, kv_heads * width, kv_heads * width], -1))
+    q, k, v = (
+        heads_of(each, width) for each in both.split([heads * width, kv_heads * width, kv_heads * width], -1)
+    )
     cos, sin = (each.to(device) for each in rotary(rows, 1, width, dtype))
-    caches = [normal(rows + 2, kv_heads, capacity, width, dtype=dtype, seed=seed).to(device) for seed in (1, 2)]
+    caches = [
+        normal(rows + 2, kv_heads, capacity, width, dtype=dtype, seed=seed).to(device) for seed in (1, 2)
+    ]
     expected = reference.rotate_and_keep(
         *(each.cpu().double() for each in (q, k, v, cos, sin, *caches)), lengths
     )
