@@ -52,8 +52,8 @@ def gradients(base: Base, bank: Bank, settings: DpoSettings) -> tuple[Tensor, di
     [
         (DpoSettings(micro_batch=2, checkpointing=True), 1e-4),
         # Both paths round to bf16 at different places, the interpreter by cutting off: a few times 2**-7 of
-        # the largest number, in products, SwiGLU and rotary embedding. So this shows that the right numbers meet,
-        # not how a card rounds them.
+        # the largest number, in products, SwiGLU and rotary embedding. So this shows that the right numbers
+        # meet, not how a card rounds them.
         (DpoSettings(micro_batch=2, dtype="bf16"), 8e-2),
     ],
     ids=["checkpointed", "bf16"],
