@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.kernels import choice
+from sparta_lite.kernels.product import linear
 
 
 def token_logprobs(
@@ -91,7 +91,7 @@ class _TokenLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             target = targets[rows, None]
-            logits = F.linear(hidden[rows], head, bias).to(precise)  # [chunk, vocabulary]
+            logits = linear(hidden[rows], head, bias).to(precise)  # [chunk, vocabulary]
             if softcap is not None:
                 logits.div_(softcap).tanh_().mul_(softcap)
             total = logits.logsumexp(dim=-1, keepdim=True)
@@ -110,7 +110,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def _slope(logits: Tensor, total: Tensor, target: Tensor, head: Tensor, softcap: float | None) -> Tensor:
     """The derivative of every row's result in the row, [chunk, hidden]; ``logits`` are overwritten."""
     if softcap is None:
-        return head[target[:, 0]] - logits.sub_(total).exp_().to(head.dtype) @ head
+        return head[target[:, 0]] - linear(logits.sub_(total).exp_().to(head.dtype), head.t())
     steep = 1 - (logits / softcap).square()  # of the tanh
     inside = logits.sub_(total).exp_().neg_().scatter_add_(1, target, torch.ones_like(total))
-    return (inside * steep).to(head.dtype) @ head
+    return linear((inside * steep).to(head.dtype), head.t())

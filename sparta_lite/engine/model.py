@@ -17,6 +17,7 @@ from sparta_lite.engine.support import windows
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.elementwise import Rotary, add_norm_by_triton, swiglu
 from sparta_lite.kernels.logprob import token_logprobs
+from sparta_lite.kernels.product import linear
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "ministral")
 
@@ -158,7 +159,7 @@ class FusedDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See ``Decoder``."""
-        return F.linear(hidden, self.head, self._head_bias)
+        return linear(hidden, self.head, self._head_bias)
 
     def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """See ``Decoder``."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparta_lite.engine import nf4
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.lora import Routing, add_lora
+from sparta_lite.kernels.product import linear
 
 Linear = Callable[[Tensor], Tensor]
 """[..., in] -> [..., out]: a plain matrix, or a module in 4 bits."""
@@ -27,7 +27,7 @@ class Matrix:
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from sparta_lite.engine.mixing import attention_spec
 from sparta_lite.engine.model import FusedDecoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.errors import SpartaError
+from sparta_lite.kernels import product
 
 from .models import SIZES, save_model
 
@@ -92,6 +93,14 @@ def test_a_forward_pass_needs_one_device_alone() -> None:
     assert decoder.hidden(ids, positions, WholeSequences(decoder.mixers), None).device.type == "meta"
 
 
+@pytest.fixture(params=["MKL", "oneDNN"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes the products, for matrices of any size."""
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: request.param == "oneDNN")
+    monkeypatch.setattr(product, "_LEAST", 0)
+
+
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_hidden_states_and_logits_equal_transformers(models: dict[str, Path], name: str) -> None:
     base = load_base(models[name], CPU)
@@ -112,6 +121,7 @@ def memory(tensors: list[Tensor]) -> dict[int, int]:
     return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_weights_exist_once(models: dict[str, Path], name: str) -> None:
     base = load_base(models[name], CPU)
