@@ -3,11 +3,15 @@
     python benchmarks/engine.py --json engine.json
     python benchmarks/engine.py --family qwen3_5 --json engine-qwen3_5.json
     python benchmarks/engine.py --device cuda --json engine-cuda.json
+    python benchmarks/engine.py --model SmolLM2-135M-Instruct.Q4_1.gguf --json engine-smollm2.json
 
 The model and its ten adapters are made on the spot from a fixed seed. Every comparison checks that both
 sides give the same result before it reports a time, and runs them in turns. Sampled judge rounds cannot
 equal an expectation: there the same expectation is taken from PEFT's logits. Figures are CPU seconds of this
 process, which other programs disturb less than the clock; with one thread the two agree on a quiet machine.
+
+With --model the base is a real one, of transformers' form or GGUF, in fp32, with ten adapters of rank 16.
+`--only` takes some of its parts.
 
 With --family qwen3_5 three layers in four have the gated delta rule. Then judging behind a beginning whose
 state is forked stands beside the same without forking, and generation's memory beside that of attention in
@@ -45,6 +49,7 @@ from peers import (
     same,
     stops,
 )
+from real_size import PARTS, measure
 from rich.console import Console
 from side_by_side import (
     Seconds,
@@ -230,7 +235,13 @@ def main() -> None:
     parser.add_argument("--family", choices=("qwen2", "qwen3_5"), default="qwen2", help="of the base")
     parser.add_argument("--repeats", type=int, default=3, help="of every side; the median counts")
     parser.add_argument("--quick", action="store_true", help="one repeat, fewer adapters: a smoke test")
+    parser.add_argument("--model", help="a directory or a GGUF file: measure on this one")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of --model; all if not given")
     arguments = parser.parse_args()
+    if arguments.only and not arguments.model:
+        parser.error("--only names parts of what --model measures; give --model too")
+    if arguments.model and (arguments.device == "cuda" or arguments.family != "qwen2"):
+        parser.error("--model runs on the CPU, with the family that the model is of")
     repeats = 1 if arguments.quick else arguments.repeats
     if repeats < 1:
         parser.error(f"--repeats takes 1 or more, not {repeats}")
@@ -239,6 +250,9 @@ def main() -> None:
         require_cuda()
     few = NAMES[:2] if arguments.quick else NAMES
     one_thread()
+    if arguments.model:
+        measure(arguments, repeats)
+        return
     console = Console()
     unit = "seconds" if cuda else "CPU seconds"
     seconds: dict[str, Seconds] = {}

@@ -24,6 +24,8 @@ HELPERS = {
     "pair_figures",
     "peers",
     "published_way",
+    "real_size",
+    "real_tribe",
     "rounds",
     "side_by_side",
     "slips",
