@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from sparta_lite.engine.base import load_base
 from sparta_lite.engine.decode import Prompt
 from sparta_lite.engine.ending import Ending
-from sparta_lite.engine.gguf_base import gguf_file, unpack
+from sparta_lite.engine.hub import base_directory
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 
 RANK = 16
@@ -35,8 +35,7 @@ def real_tribe(source: str, path: Path, names: list[str] = NAMES) -> Tribe:
     Raises:
         SpartaError: it is no model that a run would take.
     """
-    file = gguf_file(source)
-    directory = unpack(file) if file else Path(source)
+    directory = base_directory(source)
     base = load_base(directory, torch.device("cpu"))
     base = replace(base, stops=frozenset(), ending=Ending())
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)

@@ -29,6 +29,7 @@ HELPERS = {
     "rounds",
     "side_by_side",
     "slips",
+    "stand_in",
     "tiny_tribe",
 }
 PEERS = {"card_peers", "card_unsloth"}  # started by a benchmark, with a task in a file
