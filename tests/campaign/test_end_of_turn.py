@@ -55,6 +55,7 @@ def small(base: Path) -> list[str]:
         "evaluation.max_new_tokens=24",
         "generation.max_new_tokens=24",
         "judge.layout=turns",
+        "judge.forced=true",
         "training.learning_rate=1e-3",
     ]
 

@@ -32,7 +32,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (79 * 10**9, 85 * 10**9))
     monkeypatch.setattr(resident, "choose_device", lambda setting: CARD)
     monkeypatch.setattr(resident, "keep_compiled", lambda device: None)
-    monkeypatch.setattr(resident, "choose_dtype", lambda setting, device: (torch.bfloat16, "a card"))
+    monkeypatch.setattr(
+        resident, "choose_dtype", lambda setting, device, sizes=None: (torch.bfloat16, "a card")
+    )
     for name in ("choose_attention", "choose_kernels"):
         monkeypatch.setattr(resident, name, lambda device, dtype: ("torch", "not here"))
 
@@ -72,11 +74,11 @@ def test_the_other_one_is_taken_where_it_is_faster_or_fits_alone(card: None) -> 
 
 def test_a_run_keeps_the_trainer_that_it_began_with(card: None) -> None:
     for name in ("tribe", "unsloth"):
-        begun: Any = SimpleNamespace(choices={"trainer": f"{name} (it was (much) faster)"})
+        begun: Any = SimpleNamespace(device="cuda", choices={"trainer": f"{name} (it was (much) faster)"})
         found = choose(paper(), planning=True, record=begun)
         assert found.trainer == name
         assert found.reasons["trainer"] == begun.choices["trainer"]
-    odd: Any = SimpleNamespace(choices={"trainer": "gone"})
+    odd: Any = SimpleNamespace(device="cuda", choices={"trainer": "gone"})
     assert choose(paper(), planning=True, record=odd).trainer in ("tribe", "unsloth")
 
 
