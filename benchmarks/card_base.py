@@ -75,17 +75,18 @@ def describe_base(path: Path, shape: str) -> None:
     ).save_pretrained(path)
 
 
-def make_base(path: Path, device: torch.device, dtype: torch.dtype, four_bit: bool) -> Base:
+def make_base(path: Path, device: torch.device, dtype: torch.dtype, unpack: bool) -> Base:
     """The base that ``describe_base`` described, with weights from a fixed seed.
+
+    Linear layers are in NF4, doubly quantised, one after the other: the whole is never in 16 bits.
 
     Args:
         path: the directory.
         device: where it stays.
         dtype: what it computes in.
-        four_bit: linear layers in NF4, doubly quantised, one after the other: the whole is never in 16 bits.
+        unpack: hold what the 4 bits stand for, as ``engine.unpack`` does.
     """
-    quantization = "nf4" if four_bit else "none"
-    return load_base(path, device, dtype, quantization, loader=_in_memory)  # type: ignore[arg-type]
+    return load_base(path, device, dtype, "nf4", loader=_in_memory, unpack=unpack)
 
 
 def make_bank(base: Base, count: int, rank: int) -> Bank:

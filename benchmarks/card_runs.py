@@ -128,6 +128,7 @@ def _settings(card: Card) -> list[str]:
         f"generation.max_new_tokens={answer}",
         f"generation.max_prompt_tokens={asked}",
         "generation.places=64",
+        f"engine.unpack={str(card.unpack).lower()}",
         "judge.minimum_mass=0",
         f"judge.max_tokens={judged + answer}",
         "evaluation.items=0",

@@ -255,7 +255,7 @@ def plan_of(card: Card, cap: int) -> tuple[Plan, Config]:
             f"base={card.folder}",
             f"tribe.adapters=fresh-{sizes.adapters}",
             f"tribe.rank={sizes.rank}",
-            f"quantization={'nf4' if card.four_bit else 'none'}",
+            f"engine.unpack={str(card.unpack).lower()}",
             f"dtype={str(card.dtype).removeprefix('torch.')}",
             "data.path=pocket",
             "evaluation.items=0",
@@ -336,13 +336,11 @@ def _capped(card: Card, cap: int) -> Iterator[None]:
 
 
 def unpacked(card: Card) -> Found:
-    """Decoding, judging and DPO on the same shape in 16 bits: what holding the base unpacked gives."""
-    section = Config.model_fields.get("engine")
-    has = section is not None and "unpack" in getattr(section.annotation, "model_fields", {})
-    card.four_bit = False
+    """Decoding, judging and DPO over the same values in 16 bits: what ``engine.unpack`` gives."""
+    card.unpack = True
     try:
         made = {"decode": decode(card)["decode"], "judging": judging(card), "dpo": dpo(card)}
     finally:
-        card.four_bit = True
+        card.unpack = False
         card.release()
-    return {"setting": "engine.unpack" if has else "skipped: no engine.unpack", **made}
+    return {"setting": "engine.unpack", **made}

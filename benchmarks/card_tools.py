@@ -61,7 +61,8 @@ class Card:
     sizes: Sizes
     folder: Path
     """For the base's description and whatever a step writes."""
-    four_bit: bool = True
+    unpack: bool = False
+    """Hold the base's values unpacked from their 4 bits."""
     _base: tuple[bool, Base] | None = None
     _bank: Bank | None = None
 
@@ -72,9 +73,9 @@ class Card:
     @property
     def base(self) -> Base:
         """Made when a step first asks for it, or asks for it in another form."""
-        if self._base is None or self._base[0] != self.four_bit:
+        if self._base is None or self._base[0] != self.unpack:
             self.release()
-            self._base = self.four_bit, make_base(self.folder, self.device, self.dtype, self.four_bit)
+            self._base = self.unpack, make_base(self.folder, self.device, self.dtype, self.unpack)
         return self._base[1]
 
     @property

@@ -22,7 +22,8 @@ Key = Hashable
 def base_key(config: Config, choices: Choices) -> Key:
     """Equal for two runs that can share one loaded base."""
     through_unsloth = choices.trainer == "unsloth"
-    loaded = (base_source(config.base), config.quantization, config.trust_remote_code)
+    held = config.quantization, bool(config.engine.unpack)
+    loaded = (base_source(config.base), *held, config.trust_remote_code)
     return (*loaded, str(choices.device), choices.dtype, through_unsloth)
 
 

@@ -140,6 +140,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     spoilers = hostile(config, tribe)
     standing = begin(tribe, config.reputation.settings())
     chosen = {**choices.reasons, **attention.choices(resident.base.decoder.mixers), **nf4.choices()}
+    if resident.base.unpacked:
+        chosen["weights"] = f"4 bits, unpacked to {str(choices.dtype).removeprefix('torch.')}"
     now = {
         "device": str(choices.device),
         "threads": torch.get_num_threads(),

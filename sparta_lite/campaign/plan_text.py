@@ -46,6 +46,7 @@ def table(made: Plan, config: Config) -> list[str]:
     """Memory and time by phase, and the sizes that were chosen; every line has at most 80 characters."""
     work, machine, times = made.work, made.machine, seconds(made)
     number = "4 bits" if work.four_bit else f"{8 * work.number} bits"
+    number = f"4 bits, unpacked to {8 * work.number}" if work.unpacked else number
     lines = [
         f"{machine.name}: {gigabytes(machine.memory)}",
         f"base: {made.shape.family}, {_count(made.shape.parameters)} parameters in {number}, "
@@ -102,8 +103,9 @@ def _states(made: Plan) -> list[str]:
 
 def _held(made: Plan) -> str:
     work = made.work
-    other = gigabytes(weight_bytes(made.shape, not work.four_bit, work.number))
-    if work.four_bit:
+    packed = work.four_bit or work.unpacked
+    other = gigabytes(weight_bytes(made.shape, not packed, work.number))
+    if packed:
         return f"4 bits cost such a base more than others; quantization=none takes {other}"
     return f"unquantised, as such a base is where it fits; quantization=nf4 takes {other}"
 

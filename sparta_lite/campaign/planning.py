@@ -34,6 +34,7 @@ Adapter = tuple[int, "str | Sequence[str]"]
 """Rank and target modules."""
 Adapters = Sequence[Adapter]
 
+_UNPACK = "engine.unpack"
 _REPLY = 16  # tokens that the forced beginning of a score has at most
 _POCKET = Usual(question=14, answer=5, request=26, pairs=0.5)
 """The embedded questions, and what the embedded tribe makes of them."""
@@ -91,20 +92,21 @@ def assumed(config: Config) -> dict[str, str]:
 
 
 def with_sizes(config: Config, made: Plan) -> Config:
-    """``config`` with the plan's sizes where it leaves them open."""
-    return _with(config, {SIZES[name]: size for name, size in vars(made.sizes).items()})
+    """``config`` with the plan's sizes, and whether it unpacks, where it leaves them open."""
+    sizes = {SIZES[name]: size for name, size in vars(made.sizes).items()}
+    return _with(config, {**sizes, _UNPACK: made.work.unpacked})
 
 
 def with_sizes_of(config: Config, recorded: Config) -> Config:
     """``config`` with the sizes of a run that was started before, where it leaves them open."""
     if "quantization" not in config.model_fields_set:  # it was settled by the plan
         config = _with(config, {"quantization": recorded.quantization}, replace=True)
-    return _with(config, {key: recorded.at(key) for key in SIZES.values()})
+    return _with(config, {key: recorded.at(key) for key in (*SIZES.values(), _UNPACK)})
 
 
 def without_sizes(config: Config) -> Config:
     """``config`` with every size open: all that decides a run's results."""
-    return _with(config, dict.fromkeys(SIZES.values()), replace=True)
+    return _with(config, dict.fromkeys((*SIZES.values(), _UNPACK)), replace=True)
 
 
 def without_places(config: Config) -> Config:
@@ -216,7 +218,28 @@ def _plan(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
     given = {name: config.at(key) for name, key in SIZES.items() if config.at(key) is not None}
     if work.trainer != "tribe":
         given.pop("adapters_at_once", None)
-    return plan(shape, work, target.machine, given)
+    if work.unpacked and work.trainer == "unsloth":
+        raise SpartaError(
+            "engine.unpack: unsloth trains over the 4 bits that it has loaded; set it to false, or "
+            "training.trainer to tribe"
+        )
+    made = plan(shape, work, target.machine, given)
+    if config.engine.unpack is None and work.four_bit and target.machine.kind == "cuda":
+        return _faster(made, plan(shape, _unpacked(work), target.machine, given))
+    return made
+
+
+def _unpacked(work: Work) -> Work:
+    return replace(work, four_bit=False, unpacked=True)
+
+
+def _faster(packed: Plan, unpacked: Plan) -> Plan:
+    """The plan with the matrices unpacked where it fits, is faster, and costs nothing that its time leaves out.
+
+    Left out is what adapters take that wait in host memory.
+    """
+    alike = unpacked.sizes.resident >= packed.sizes.resident and unpacked.work.trainer != "unsloth"
+    return unpacked if alike and unpacked.fits and whole(unpacked) < whole(packed) else packed
 
 
 def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> Work:
@@ -228,7 +251,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
     if tasks is None:  # then the task of the instructions, if they come from one
         tasks = ["its own"] if config.data.task is not None or config.data.path == POCKET else []
     at_home = config.base == config.tribe.adapters == config.data.path == POCKET and not config.data.task
-    return Work(
+    work = Work(
         adapters=len(adapters),
         adapter=adapter_parameters(shape, adapters),
         number=target.number,
@@ -252,6 +275,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
         evaluations=1 + -(-config.iterations // config.evaluation.every),
         usual=_POCKET if at_home and not sampled else None,
     )
+    return _unpacked(work) if config.engine.unpack and work.four_bit else work
 
 
 def _refusal(config: Config, shape: Shape, adapters: Adapters, target: _Target, made: Plan) -> str:
@@ -290,6 +314,8 @@ def _remedies(config: Config) -> dict[str, Any]:
     changes: dict[str, Any] = {key: least for key, (now, least) in lengths.items() if now > least}
     if config.quantization == "none":
         changes["quantization"] = "nf4"
+    if config.engine.unpack:
+        changes[_UNPACK] = False
     if training.optimizer == "adamw":
         changes["training.optimizer"] = "adamw-8bit"
     return changes | {key: None for key in SIZES.values() if config.at(key) is not None}

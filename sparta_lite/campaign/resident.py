@@ -191,6 +191,7 @@ def load_base_of(config: Config, choices: Choices, training: bool) -> Base:
         config.quantization,
         config.trust_remote_code,
         load_through_unsloth if training and choices.trainer == "unsloth" else None,
+        bool(config.engine.unpack),
     )
 
 

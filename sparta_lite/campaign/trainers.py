@@ -44,9 +44,9 @@ def overtaken(warmed: Plan) -> str | None:
         return None
     factors = {name: each for name, each in warmed.work.factors.items() if name != "train"}
     given = {name: size for name, size in warmed.given.items() if name != "adapters_at_once"}
-    theirs = plan(
-        warmed.shape, replace(warmed.work, trainer="unsloth", factors=factors), warmed.machine, given
-    )
+    packed = warmed.work.four_bit or warmed.work.unpacked
+    work = replace(warmed.work, trainer="unsloth", factors=factors, four_bit=packed, unpacked=False)
+    theirs = plan(warmed.shape, work, warmed.machine, given)
     ours, other = seconds(warmed)["train"], seconds(theirs)["train"]
     if not theirs.fits or ours <= other:
         return None

@@ -19,6 +19,7 @@ from sparta_lite.engine.model import Decoder, FusedDecoder, computes
 from sparta_lite.engine.shape import UNPACKED
 from sparta_lite.engine.support import HYBRIDS, require_supported
 from sparta_lite.engine.template import Template
+from sparta_lite.engine.unpacking import unpack_matrices
 from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 
@@ -43,6 +44,8 @@ class Base:
     """The longest sequence that the model was made for, in tokens."""
     four_bit: bool = False
     """Whether its linear layers are in bitsandbytes' 4 bits."""
+    unpacked: bool = False
+    """Whether they were, and are now held as what these stand for."""
     ending: Ending = field(default_factory=Ending)
     """How the chat template itself ends an answer."""
     notices: tuple[str, ...] = ()
@@ -81,6 +84,7 @@ def load_base(
     quantization: Quantization = "none",
     trust_remote_code: bool = False,
     loader: Loader | None = None,
+    unpack: bool = False,
 ) -> Base:
     """Load a model in transformers' form, safetensors only, or in GGUF form.
 
@@ -92,6 +96,7 @@ def load_base(
             checkpoint that is already in bitsandbytes' 4 bits is loaded as it is.
         trust_remote_code: run Python code that comes with the model.
         loader: what loads the model; transformers, unless a trainer brings its own.
+        unpack: hold what 4 bits stand for in ``dtype``, matrix by matrix; without any it does nothing.
 
     Raises:
         SpartaError: the directory is missing or incomplete, the weights are not safetensors, hold
@@ -114,6 +119,8 @@ def load_base(
         model = (loader or _load)(request)
     _require_sound(model, path)
     _settle_four_bit(model, dtype)
+    if four_bit and unpack:
+        unpack_matrices(model, dtype)
     with clear(path, TOKENIZER):
         _require_embedded(tokenizer, model, path)
     model.requires_grad_(False).eval()
@@ -124,7 +131,8 @@ def load_base(
         decoder=_decoder(model),
         stops=stops(model, tokenizer, ending),
         context=int(model.config.max_position_embeddings),
-        four_bit=four_bit,
+        four_bit=four_bit and not unpack,
+        unpacked=four_bit and unpack,
         ending=ending,
         notices=notices(model, tokenizer, ending),
     )

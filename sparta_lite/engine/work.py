@@ -56,6 +56,7 @@ class Work:
     number: int
     """Bytes of one number that the base computes with."""
     four_bit: bool
+    """Linear layers are held in 4 bits."""
     prompt: int
     """Most tokens of a question."""
     answer: int
@@ -82,6 +83,8 @@ class Work:
     evaluations: int
     usual: Usual | None = None
     """None: questions of a quarter of their limit, the longest answers, a pair from every duel."""
+    unpacked: bool = False
+    """They were in 4 bits, and are held as what these stand for."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Phase -> how much more than this arithmetic it was measured to take."""
 

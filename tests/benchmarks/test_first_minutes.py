@@ -55,7 +55,7 @@ def test_every_step_on_a_cpu(card, tmp_path, monkeypatch, capsys):
     assert found["soundness"]["all_sound"]
     assert len(found["soundness"]["kernels"]) == 4 * 2 + 2 + 4 * 2
     assert found["decode"]["decode"].keys() == found["unpacked"]["decode"].keys()
-    assert found["unpacked"]["setting"]
+    assert found["unpacked"]["setting"] == "engine.unpack"
     learned = found["unsloth"]
     assert learned["trl"]["moved"] == pytest.approx(learned["tribe"]["moved"], rel=1e-2)
     assert found["run"]["pairs"]

@@ -16,7 +16,7 @@ from sparta_lite.campaign.settings.duels import (
 )
 from sparta_lite.campaign.settings.inputs import POCKET, Baseline, Data, Tribe
 from sparta_lite.campaign.settings.learning import Evaluation, Training
-from sparta_lite.campaign.settings.section import NAME, PATH, Count, Few, Section, parse_memory
+from sparta_lite.campaign.settings.section import NAME, PATH, Count, Few, Section, Switch, parse_memory
 from sparta_lite.engine.work import Sizes
 from sparta_lite.errors import SpartaError
 
@@ -38,6 +38,14 @@ def _each_once(names: list[Tracker]) -> list[Tracker]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"trackers names {twice!r} twice; name each once")
     return names
+
+
+class Engine(Section):
+    unpack: Switch = Field(
+        default=None,
+        description="Hold the values of 4-bit matrices in dtype, unpacked once when they are loaded: more "
+        "memory, less time; null: as planned, on a GPU where it fits and is faster",
+    )
 
 
 class Config(Section):
@@ -64,6 +72,7 @@ class Config(Section):
         description="What the base computes in; 'auto' takes bfloat16 on a card that has it, and on a CPU "
         "where a measurement at the start finds its products 1.5 times as fast",
     )
+    engine: Engine = Field(default=Engine(), description="How the base is held while it computes")
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with a base from the hub"
     )

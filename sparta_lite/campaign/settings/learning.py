@@ -13,6 +13,7 @@ from sparta_lite.campaign.settings.section import (
     Few,
     Section,
     Share,
+    Switch,
     Width,
     ZeroOrMore,
 )
@@ -56,7 +57,7 @@ class Training(Section):
     dtype: Literal["fp32", "bf16"] = Field(
         default="fp32", description="Of the matrix products: 'fp32' or 'bf16'"
     )
-    reuse_logprobs: bool | None = Field(
+    reuse_logprobs: Switch = Field(
         default=None,
         description="Take the loss's reference from generating and judging, where they read the same tokens; "
         "null: where everything is computed in fp32, for 16 bits round each pass in another way",

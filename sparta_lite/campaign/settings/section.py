@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sparta_lite.errors import SpartaError, shown
 
@@ -36,6 +36,13 @@ def _no_overflow(value: float) -> float:
 
 Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_no_overflow)]
 
+
+def _open_if_auto(value: object) -> object:
+    return None if value == "auto" else value
+
+
+Switch = Annotated[bool | None, BeforeValidator(_open_if_auto)]
+"""On or off, which YAML reads as true and false; ``auto`` is another word for null."""
 
 _MEMORY = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([MG]i?B)\s*", re.IGNORECASE)
 _UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
