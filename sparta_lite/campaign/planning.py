@@ -234,9 +234,9 @@ def _unpacked(work: Work) -> Work:
 
 
 def _faster(packed: Plan, unpacked: Plan) -> Plan:
-    """The plan with the matrices unpacked where it fits, is faster, and costs nothing that its time leaves out.
+    """The plan with the matrices unpacked where it fits and is faster.
 
-    Left out is what adapters take that wait in host memory.
+    And where it sends no more adapters to wait in host memory, which its time leaves out.
     """
     alike = unpacked.sizes.resident >= packed.sizes.resident and unpacked.work.trainer != "unsloth"
     return unpacked if alike and unpacked.fits and whole(unpacked) < whole(packed) else packed

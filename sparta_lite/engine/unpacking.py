@@ -19,8 +19,8 @@ _MARKS = ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4
 def unpack_matrices(model: Any, dtype: torch.dtype) -> None:
     """Put an ordinary linear layer in place of each of bitsandbytes' 4-bit layers.
 
-    One at a time, so that no matrix but the one at hand is held twice. What ``dequantize`` of transformers does
-    is not enough: it goes on calling the model one in 4 bits, and serves none that another loader has made.
+    One at a time, so that no matrix but the one at hand is held twice. ``dequantize`` of transformers does
+    not do: it goes on calling the model one in 4 bits, and serves none that another loader has made.
 
     Args:
         model: in which every 4-bit layer is frozen.
