@@ -117,7 +117,8 @@ def left(base: Base, bank: Bank, chat: Chat, duels: Sequence[Duel]) -> Tensor:
     places: list[tuple[int, int, int]] = []
     for number, duel in enumerate(duels):
         for side, answer in enumerate(duel.answers):
-            known[duel.fighters[side], number, side] = answer.logprob
+            if answer.logprob is not None:
+                known[duel.fighters[side], number, side] = answer.logprob
             paper = chat.judge(duel.text, answer.ids, LIMIT + len(answer.ids) + 100)
             end = len(duel.question) + len(answer.ids)
             if paper is None or paper.ids[:end] != duel.question + answer.ids:
