@@ -60,7 +60,8 @@ class Training(Section):
     reuse_logprobs: Switch = Field(
         default=None,
         description="Take the loss's reference from generating and judging, where they read the same tokens; "
-        "null: where everything is computed in fp32, for 16 bits round each pass in another way",
+        "null: where everything is computed in fp32, for 16 bits round each pass in another way (by less "
+        "than half of what they round away of a gradient anyway)",
     )
     max_length: Count = Field(
         default=512, description="Tokens of prompt and answer; the answer is cut to fit"
