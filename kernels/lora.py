@@ -45,12 +45,19 @@ class Routing:
     """alpha / rank of every slot of the bank."""
     device: torch.device
     """Where the tables are needed."""
+    mergeable: bool = False
+    """Whether an adapter that serves every row may be added to the weights; it rounds otherwise."""
     _sorted: dict[int, Segments] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def grid(self) -> Grid:
         """What plain torch needs."""
         return _lay_out(self.slots, self.scales, self.device)
+
+    @cached_property
+    def only(self) -> int | None:
+        """The slot that serves every row; None where there is no such one."""
+        return self.slots[0] if len(set(self.slots)) == 1 else None
 
     def segments(self, length: int) -> Segments:
         """What Triton's kernels need for rows of ``length`` tokens.
@@ -69,20 +76,23 @@ class Routing:
             self._sorted[length] = tables
 
 
-def route(slots: Sequence[int | None], scales: Sequence[float], device: torch.device) -> Routing | None:
+def route(
+    slots: Sequence[int | None], scales: Sequence[float], device: torch.device, mergeable: bool = False
+) -> Routing | None:
     """Note which adapter serves which row.
 
     Args:
         slots: see ``Routing``.
         scales: see ``Routing``.
         device: see ``Routing``.
+        mergeable: see ``Routing``.
 
     Returns:
         None when no row has an adapter.
     """
     if all(slot is None for slot in slots):
         return None
-    return Routing(tuple(slots), tuple(scales), device)
+    return Routing(tuple(slots), tuple(scales), device, mergeable)
 
 
 def add_lora(
@@ -117,6 +127,30 @@ def add_lora(
     return choice.attempt(
         lambda: by_triton(outputs, x, a, b, routing, gain), lambda: by_torch(outputs, x, a, b, routing, gain)
     )
+
+
+def merged(
+    weight: Tensor, a: Tensor, b: Sequence[Tensor], slot: int, scale: float, gain: Tensor | None = None
+) -> Tensor:
+    """A linear layer's weight with one adapter's update in it, ``weight + scale * B @ A``, as new memory.
+
+    Args:
+        weight: of all P projections of one input, one after another, [sum of out_p, in].
+        a: see ``add_lora``.
+        b: see ``add_lora``.
+        slot: of the adapter.
+        scale: its alpha / rank.
+        gain: see ``add_lora``.
+
+    Returns:
+        [sum of out_p, in].
+    """
+    low = a[slot] if gain is None else a[slot] * gain[slot, :, None]  # [P * rank, in]
+    result = torch.empty_like(weight)
+    parts = [weight.split([each.shape[1] for each in b]) for weight in (weight, result)]
+    for before, after, a_p, b_p in zip(*parts, low.chunk(len(b)), b, strict=True):
+        torch.addmm(before, b_p[slot], a_p, alpha=scale, out=after)
+    return result
 
 
 def by_triton(

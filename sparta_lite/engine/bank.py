@@ -96,10 +96,13 @@ class Bank:
         known = ", ".join(adapter.name for adapter in self.adapters)
         raise SpartaError(f"adapter {name!r} is not in the bank; it holds {known}")
 
-    def lora(self, names: Sequence[str | None], beside: Sequence[str | None] = ()) -> Lora | None:
+    def lora(
+        self, names: Sequence[str | None], beside: Sequence[str | None] = (), mergeable: bool = False
+    ) -> Lora | None:
         """What ``Decoder.hidden`` needs for a batch whose rows belong to ``names`` (None: bare base).
 
         Behind a window it holds until the next call, or longer if that one names its adapters ``beside``.
+        ``mergeable``: see ``Routing``; not for a pass that must round as one with gradients does.
 
         Raises:
             SpartaError: an adapter is unknown, or there are more different ones than ``limit``.
@@ -112,7 +115,7 @@ class Bank:
             at = {place: scales[slot] for slot, place in places.items()}
             layers, scales = self.window.layers, [at.get(place, 0.0) for place in range(self.limit)]
             slots = [None if slot is None else places[slot] for slot in slots]
-        routing = route(slots, scales, self.device)
+        routing = route(slots, scales, self.device, mergeable)
         return None if routing is None else (layers, routing)
 
     def prefetch(self, names: Sequence[str | None]) -> None:

@@ -73,7 +73,7 @@ def hidden_states(
         keep: see ``Decoder.hidden``.
     """
     layout = lay_out([row for _, row in rows]).to(base.decoder.device)
-    lora = bank.lora([adapter for adapter, _ in rows])
+    lora = bank.lora([adapter for adapter, _ in rows], mergeable=True)
     mixing = layout.mixing(base.decoder.mixers)
     hidden = base.decoder.hidden(layout.ids, layout.positions, mixing, lora, keep)
     bank.prefetch([following])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparta_lite.engine import nf4
 from sparta_lite.kernels import choice
-from sparta_lite.kernels.lora import Routing, add_lora
+from sparta_lite.kernels.lora import Routing, add_lora, merged
 from sparta_lite.kernels.product import linear
 
 Linear = Callable[[Tensor], Tensor]
@@ -108,6 +108,8 @@ def project(layer: HasSites, site: str, x: Tensor, adapters: Adapters | None) ->
     """
     linear = layer.sites[site]
     adapted = adapters is not None and site in adapters[0]
+    if adapters is not None and adapted and _merging_pays(linear, x, adapters[0][site], adapters[1]):
+        return _merged(linear, x, adapters[0][site], adapters[1])
     # In torch only a contiguous output takes an update without being copied, and where gradients flow a
     # split has to put them together again, in as much memory.
     if linear.whole is not None and (not adapted or (choice.use_triton(x) and not torch.is_grad_enabled())):
@@ -120,3 +122,33 @@ def project(layer: HasSites, site: str, x: Tensor, adapters: Adapters | None) ->
         return outputs
     bank, routing = adapters
     return add_lora(outputs, x, bank[site].a, bank[site].b, routing, bank[site].gain)
+
+
+def _merging_pays(site: Site, x: Tensor, lora: SiteLora, routing: Routing) -> bool:
+    """Whether ``x @ (W + B @ A).T`` takes less than ``x @ W.T + x @ A.T @ B.T``, all in fp32 on a CPU.
+
+    One adapter must serve all rows. The one product costs in * out for each rank, the other two cost
+    tokens * (in + out); W is read and written besides, hence the 2. In fewer bits the sum would be rounded.
+    """
+    if (
+        not routing.mergeable
+        or routing.only is None
+        or site.whole is None
+        or torch.is_grad_enabled()
+        or x.is_cuda
+    ):
+        return False
+    if not x.dtype == site.whole.weight.dtype == lora.a.dtype == torch.float32:
+        return False
+    tokens, outputs = x.shape[:-1].numel(), sum(site.widths)
+    return tokens * (site.inputs + outputs) > 2 * site.inputs * outputs
+
+
+def _merged(site: Site, x: Tensor, lora: SiteLora, routing: Routing) -> Sequence[Tensor]:
+    """What ``project`` gives, the adapter being in the weight; views of one tensor."""
+    assert site.whole is not None
+    assert routing.only is not None
+    slot = routing.only
+    weight = merged(site.whole.weight, lora.a, lora.b, slot, routing.scales[slot], lora.gain)
+    outputs: Sequence[Tensor] = linear(x, weight, site.whole.bias).split(site.widths, dim=-1)
+    return outputs

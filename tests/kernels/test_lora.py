@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparta_lite.kernels.lora import add_lora, route
+from sparta_lite.kernels.lora import add_lora, merged, route
 
 CPU = torch.device("cpu")
 SLOTS, RANK, INNER, LENGTH = 4, 3, 6, 5
@@ -184,3 +184,23 @@ def test_a_base_in_bf16_keeps_its_dtype(slots: list[int | None], adapters: torch
     for result, each in zip(results, expected, strict=True):
         assert result.dtype == torch.bfloat16
         torch.testing.assert_close(result.double(), each, rtol=3e-2, atol=1e-1)
+
+
+@pytest.mark.parametrize("widths", [(7,), (8, 4, 4)], ids=["one projection", "three projections"])
+@pytest.mark.parametrize("gained", [False, True], ids=["one scale", "a gain besides"])
+def test_an_update_in_the_weight_is_the_update_of_its_outputs(widths: tuple[int, ...], gained: bool) -> None:
+    _, x, a, b = problem(2, widths, torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(sum(widths), INNER, generator=generator, dtype=torch.float64)
+    gain = torch.rand(SLOTS, len(widths) * RANK, generator=generator, dtype=torch.float64) if gained else None
+    before = weight.clone()
+    found = merged(weight, a, b, 2, UNEQUAL[2], gain)
+    assert torch.equal(weight, before)
+    a = a if gain is None else a * gain[..., None]
+    expected = row_by_row((x @ weight.T).split(widths, dim=-1), x, a, b, [2, 2], UNEQUAL)
+    torch.testing.assert_close(x @ found.T, torch.cat(expected, dim=-1), rtol=1e-12, atol=1e-12)
+
+
+def test_only_one_slot_for_every_row_is_the_only_one() -> None:
+    asked: list[list[int | None]] = [[2, 2], [0], [1, 2], [2, None]]
+    assert [getattr(route(slots, EQUAL, CPU), "only", None) for slots in asked] == [2, 0, None, None]
