@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparta_lite.campaign import metrics, reputations
-from sparta_lite.campaign.config import Config, load_config
 from sparta_lite.campaign.records import DUELS, JUDGMENTS, FoughtDuel, Judgment, bouts
 from sparta_lite.campaign.reputations import REPUTATION, Reputation
 from sparta_lite.campaign.run_record import digest_of_file
@@ -17,6 +16,9 @@ from sparta_lite.campaign.store import Store, no_run
 from sparta_lite.combat import Bout, as_trace
 from sparta_lite.errors import SpartaError
 from sparta_lite.typed import RESTORE, whole_lines
+
+if TYPE_CHECKING:
+    from sparta_lite.campaign.settings import Config
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def recorded_config(store: Store) -> Config:
     Raises:
         SpartaError: a file was changed since, or is damaged.
     """
+    from sparta_lite.campaign.config import load_config  # slow to import: a list of runs needs none
+
     config = load_config(store.config)
     record = store.read_run()
     written = record.files.get(store.config.name)

@@ -14,7 +14,7 @@ from sparta_lite.campaign.sources import require_sources
 from sparta_lite.campaign.store import ABLATION
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
-from sparta_lite.commands.run import INTERRUPTED
+from sparta_lite.commands.usage import INTERRUPTED
 from sparta_lite.errors import SpartaError
 
 if TYPE_CHECKING:

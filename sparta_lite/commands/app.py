@@ -1,37 +1,61 @@
-"""The Typer application. What is heavy to import is imported by the command that needs it."""
+"""The Typer application. A command's module is imported when it is named, or when help lists all."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from sparta_lite import __version__
-from sparta_lite.commands.ablate import ablate
-from sparta_lite.commands.audit import audit
-from sparta_lite.commands.chat import chat
-from sparta_lite.commands.doctor import doctor
-from sparta_lite.commands.eval import evaluate
-from sparta_lite.commands.export import export
-from sparta_lite.commands.forge import forge
-from sparta_lite.commands.list import list_runs
-from sparta_lite.commands.plan import plan
-from sparta_lite.commands.replay import replay
-from sparta_lite.commands.report import report
-from sparta_lite.commands.run import INTERRUPTED, run
-from sparta_lite.commands.usage import usage
-from sparta_lite.commands.watch import watch
+from sparta_lite.commands.usage import INTERRUPTED, usage
 from sparta_lite.errors import SpartaError, one_line
 
 _USAGE: Any = typer.BadParameter.__bases__[0]
 """What typer raises for a command line that it cannot take."""
 
 
+_COMMANDS = {
+    "run": "run",
+    "watch": "watch",
+    "list": "list_runs",
+    "report": "report",
+    "ablate": "ablate",
+    "replay": "replay",
+    "plan": "plan",
+    "doctor": "doctor",
+    "eval": "evaluate",
+    "export": "export",
+    "chat": "chat",
+    "audit": "audit",
+    "forge": "forge",
+}
+"""Each command, which is a module of this package, and its function there, or its own Typer application."""
+
+
 class _Commands(TyperGroup):
-    """Says what a user did wrong in one line instead of a traceback."""
+    """Makes a command when it is asked for; says what a user did wrong in one line instead of a traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            self.commands[cmd_name] = _made(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except _USAGE as error:  # Typer compares with the commands that it has
+            if matches := get_close_matches(args[0], _COMMANDS):
+                error.message = f"{error.message.rstrip('.')}. Did you mean {', '.join(map(repr, matches))}?"
+            raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _in_one_line():
@@ -64,6 +88,18 @@ def _in_one_line() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
 
 
+def _made(name: str) -> Any:
+    """The command as Typer makes it."""
+    found = getattr(importlib.import_module(f"sparta_lite.commands.{name}"), _COMMANDS[name])
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(found)
+        return get_command(alone)
+    made = get_command(found)
+    made.name = name
+    return made
+
+
 def _refused(message: str) -> typer.Exit:
     line = f"error: {message}"
     typer.echo(one_line(line), err=True)
@@ -77,19 +113,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align a tribe of LoRA adapters that duel, judge each other and learn, on one resident base.",
 )
-app.command()(run)
-app.command()(watch)
-app.command("list")(list_runs)
-app.command()(report)
-app.command()(ablate)
-app.command()(replay)
-app.command()(plan)
-app.command()(doctor)
-app.command("eval")(evaluate)
-app.command()(export)
-app.command()(chat)
-app.command()(audit)
-app.add_typer(forge, name="forge")
 
 
 def _show_version(asked: bool) -> None:

@@ -17,10 +17,9 @@ from sparta_lite.campaign.sources import require_sources
 from sparta_lite.campaign.store import Store
 from sparta_lite.commands import places
 from sparta_lite.commands.quiet import quiet_libraries
+from sparta_lite.commands.usage import INTERRUPTED
 from sparta_lite.errors import SpartaError
 from sparta_lite.show.trackers import Trackers
-
-INTERRUPTED = 130
 
 
 def run(

@@ -6,6 +6,9 @@ from typing import Any
 
 from sparta_lite.errors import shortened
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 _WANTED = {
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",

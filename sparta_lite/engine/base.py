@@ -1,4 +1,7 @@
-"""The resident base: one model and its tokenizer, loaded once."""
+"""The resident base: one model and its tokenizer, loaded once.
+
+transformers takes seconds to import and is imported by what loads; its types are needed by nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sparta_lite.engine import hybrid
 from sparta_lite.engine.ending import Ending, learn_ending, notices, stops
@@ -20,7 +22,6 @@ from sparta_lite.engine.shape import UNPACKED
 from sparta_lite.engine.support import HYBRIDS, require_supported
 from sparta_lite.engine.template import Template
 from sparta_lite.engine.unpacking import unpack_matrices
-from sparta_lite.engine.wrapped import WrappedDecoder
 from sparta_lite.errors import SpartaError
 
 Quantization = Literal["nf4", "none"]
@@ -103,6 +104,8 @@ def load_base(
             NaN, or do not fit the configuration, the architecture is not supported, or the tokenizer is
             missing or has no chat template, or one that does not come to an end.
     """
+    from transformers import AutoConfig
+
     path = base_directory(source, (*BASE_FILES, *CODE) if trust_remote_code else BASE_FILES)
     require_model(path)
     with clear(path, "config.json"):
@@ -159,10 +162,16 @@ def stored_in_four_bit(config: Any) -> bool:
 def _decoder(model: Any) -> Decoder:
     if hybrid.computes(model.config):
         return hybrid.HybridDecoder(model)
-    return FusedDecoder(model) if computes(model.config) else WrappedDecoder(model)
+    if computes(model.config):
+        return FusedDecoder(model)
+    from sparta_lite.engine.wrapped import WrappedDecoder
+
+    return WrappedDecoder(model)
 
 
 def _load(request: Request) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
     path, source = request.path, request.source or request.path
     with clear(source):
         config = AutoConfig.from_pretrained(
@@ -201,6 +210,8 @@ def _load(request: Request) -> Any:
 
 def _load_tokenizer(path: Path, trust_remote_code: bool) -> Any:
     """The base's own, whoever loads the model: Unsloth's loader would mend its chat template."""
+    from transformers import AutoTokenizer
+
     with clear(path, TOKENIZER):
         tokenizer = AutoTokenizer.from_pretrained(
             path, trust_remote_code=trust_remote_code, local_files_only=True

@@ -216,18 +216,25 @@ def _company(kind: str) -> set[str]:
 
 
 def read_shape(path: Path, trust_remote_code: bool = False) -> Shape:
-    """Build the model of ``path/config.json`` on torch's meta device, without weights, and count.
+    """Count what ``path/config.json`` describes, by hand or on torch's meta device, without weights.
 
     Raises:
         SpartaError: there is no ``config.json``, or transformers makes no causal language model of it.
     """
+    from sparta_lite.engine.described import described
+
     require_config(path)
+    wrong = f"base: {path}/config.json makes no causal language model"
+    config = read_object(path / "config.json", wrong)
+    require_few_layers(path)
+    return described(config) or _built(path, trust_remote_code, config.get("quantization_config"), wrong)
+
+
+def _built(path: Path, trust_remote_code: bool, packing: dict[str, Any] | None, wrong: str) -> Shape:
+    """Of the model that transformers makes of it."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    wrong = f"base: {path}/config.json makes no causal language model"
-    packing = read_object(path / "config.json", wrong).get("quantization_config")
-    require_few_layers(path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         # Whatever the checkpoint was packed with, what is counted are the plain modules.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import TrainingArguments
 
 from sparta_lite.engine.bank import Adapter, Bank
 from sparta_lite.engine.peft_io import scaling
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 Wrap = Callable[[Any, Adapter, bool], Any]
 """(base model, adapter, gradient checkpointing) -> a PEFT model whose adapter is called "default"."""
@@ -20,6 +21,8 @@ Wrap = Callable[[Any, Adapter, bool], Any]
 
 def wrap_with_peft(model: Any, adapter: Adapter, checkpointing: bool) -> Any:
     """PEFT's own modules in place of the base's linear layers, which they call."""
+    from peft import LoraConfig, get_peft_model  # takes seconds, bitsandbytes with it
+
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=list(adapter.targets), **scaling(adapter))
     return get_peft_model(model, config)
 

@@ -298,8 +298,7 @@ def test_a_tokenizers_panic_names_its_file(
     if call == "__call__":
         monkeypatch.setattr(type(base.tokenizer), "__call__", panic)
     else:
-        for place in ("base", "merging"):
-            monkeypatch.setattr(f"sparta_lite.engine.{place}.AutoTokenizer.from_pretrained", panic)
+        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", panic)
     with pytest.raises(SpartaError, match=rf"{TOKENIZER}: called .* value; get a sound copy"):
         load_base(base_path, CPU)
     if call == "from_pretrained":
@@ -309,6 +308,6 @@ def test_a_tokenizers_panic_names_its_file(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparta_lite.engine.base.AutoTokenizer.from_pretrained", interrupted)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_base(base_path, CPU)
