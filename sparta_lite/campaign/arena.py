@@ -44,6 +44,8 @@ class Arena:
     metrics: Records[Metric]
     references: Mapping[str, str] = field(default_factory=dict)
     """Instruction -> reference answer, where the run's algorithm learns from them; else empty."""
+    keeps_warm: bool = False
+    """Whether what generation leaves for its next call has room beside judging and training."""
 
     @property
     def tribe(self) -> tuple[str, ...]:
@@ -62,7 +64,8 @@ class Arena:
         return self.chat.question(instruction, question_limit(self.config, self.base.context))
 
     def on_shrink(self, phase: str, size: int, smaller: int) -> None:
-        """Warn that memory ran out in a phase, which goes on in smaller batches."""
+        """Give a phase that memory ran out in what is spare, and warn that it goes on in smaller batches."""
+        self.base.warm.release()
         self.listener(Warned(f"{phase}: out of memory with {size} at once; it goes on with {smaller}"))
 
     def look_at_kernels(self) -> None:
@@ -76,6 +79,8 @@ class Arena:
     @contextmanager
     def phase(self, iteration: int, phase: Phase, total: int, done: int = 0) -> Iterator[Meter]:
         """Report a phase's start, its progress through the meter, and its end."""
+        if phase in ("judge", "train") and not self.keeps_warm:
+            self.base.warm.release()
         self.listener(PhaseStarted(iteration, phase, total))
         meter = Meter(self.listener, iteration, phase, total, done)
         yield meter

@@ -30,6 +30,7 @@ from sparta_lite.randomness import key
 from sparta_lite.typed import RESTORE
 
 _Item = TypeVar("_Item")
+_JUDGED = 100  # duels in a part of judging, at most: many judges read each, and larger parts save nothing
 
 
 def match(arena: Arena, iteration: int, standing: Standing) -> list[tuple[Duel, str]]:
@@ -64,10 +65,10 @@ def fight(arena: Arena, iteration: int, duels: Sequence[tuple[Duel, str]]) -> li
     )
     _require_scheduled(arena.store.duels(iteration), journal.rows, duels)
     require_tokens(journal.rows, arena.base.decoder.head.shape[0], str(arena.store.duels(iteration)))
-    done = _whole_parts(journal, len(duels), 1, arena.config.checkpoint)
+    done = _whole_parts(journal, len(duels), 1, arena.config.part)
     questions = {instruction: arena.question(instruction) for _, instruction in duels}
     with arena.phase(iteration, "generate", len(sides) * len(duels), len(sides) * done) as meter:
-        for part in _parts(duels[done:], arena.config.checkpoint):
+        for part in _parts(duels[done:], arena.config.part):
             prompts = [
                 Prompt(
                     duel.fighters[side], questions[instruction].ids, _answer_key(arena, iteration, duel, side)
@@ -126,9 +127,10 @@ def judge(arena: Arena, iteration: int, fought: Sequence[FoughtDuel]) -> list[Ju
     _require_asked(
         path, journal.rows, [(each.duel.index, name) for each in fought for name in panel(arena, each.duel)]
     )
-    done = _whole_parts(journal, len(fought), size, arena.config.checkpoint)
+    part_size = min(arena.config.part, _JUDGED)
+    done = _whole_parts(journal, len(fought), size, part_size)
     with arena.phase(iteration, "judge", 2 * size * len(fought), 2 * size * done) as meter:
-        for part in _parts(fought[done:], arena.config.checkpoint):
+        for part in _parts(fought[done:], part_size):
             journal.add(_judge_part(arena, iteration, part, meter))
     journal.close()
     return journal.rows

@@ -143,6 +143,7 @@ def _sheets(
             Sheet(questions, tuple(grade(question, each.text) for question, each in answers), ())
             for answers in given
         ]
+    base.warm.release()  # its memory is the judge's now
     limit = judge_limit(config, base.context, chat.score_tokens)
     papers = [chat.judge(question.text, each.ids, limit) for answers in given for question, each in answers]
     found = iter(

@@ -133,9 +133,10 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     if plan is not None and choices.device.type == "cuda":
         warmed, config = warm_up(resident.base, resident.bank, asked, plan)
         if warmed is not plan:
-            plans.append(announcement(warmed, config))
+            plan = warmed
+            plans.append(announcement(plan, config))
             listener(plans[-1])
-            behind = overtaken(warmed) if config.training.trainer == "auto" else None
+            behind = overtaken(plan) if config.training.trainer == "auto" else None
     tribe = tuple(adapter.name for adapter in resident.bank.adapters)
     spoilers = hostile(config, tribe)
     standing = begin(tribe, config.reputation.settings())
@@ -199,6 +200,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
         tasks=inputs.held_out,
         metrics=open_metrics(store),
         references=inputs.references,
+        keeps_warm=plan is not None and plan.keeps,
     )
     tell(
         RunStarted(

@@ -35,6 +35,9 @@ Adapter = tuple[int, "str | Sequence[str]"]
 Adapters = Sequence[Adapter]
 
 _UNPACK = "engine.unpack"
+_PLANNED = (*SIZES.values(), _UNPACK, "checkpoint")
+_PART = 100  # duels between two saves
+_LOST = 300.0  # seconds of generating that a run on a card may lose when it is killed
 _REPLY = 16  # tokens that the forced beginning of a score has at most
 _POCKET = Usual(question=14, answer=5, request=26, pairs=0.5)
 """The embedded questions, and what the embedded tribe makes of them."""
@@ -94,19 +97,19 @@ def assumed(config: Config) -> dict[str, str]:
 def with_sizes(config: Config, made: Plan) -> Config:
     """``config`` with the plan's sizes, and whether it unpacks, where it leaves them open."""
     sizes = {SIZES[name]: size for name, size in vars(made.sizes).items()}
-    return _with(config, {**sizes, _UNPACK: made.work.unpacked})
+    return _with(config, {**sizes, _UNPACK: made.work.unpacked, "checkpoint": _part(made)})
 
 
 def with_sizes_of(config: Config, recorded: Config) -> Config:
     """``config`` with the sizes of a run that was started before, where it leaves them open."""
     if "quantization" not in config.model_fields_set:  # it was settled by the plan
         config = _with(config, {"quantization": recorded.quantization}, replace=True)
-    return _with(config, {key: recorded.at(key) for key in (*SIZES.values(), _UNPACK)})
+    return _with(config, {key: recorded.at(key) for key in _PLANNED})
 
 
 def without_sizes(config: Config) -> Config:
     """``config`` with every size open: all that decides a run's results."""
-    return _with(config, dict.fromkeys((*SIZES.values(), _UNPACK)), replace=True)
+    return _with(config, dict.fromkeys(_PLANNED), replace=True)
 
 
 def without_places(config: Config) -> Config:
@@ -117,7 +120,19 @@ def without_places(config: Config) -> Config:
 
 def is_planned(config: Config) -> bool:
     """Whether no size is open."""
-    return all(config.at(key) is not None for key in SIZES.values())
+    return all(config.at(key) is not None for key in _PLANNED)
+
+
+def _part(made: Plan) -> int:
+    """Duels between two saves.
+
+    At the end of a part places of its batch stay empty: on a card, where a step of few rows takes about as
+    long as one of many, a part is as large as the loss of its answers may cost.
+    """
+    if made.machine.kind == "cpu":
+        return _PART
+    each = seconds(made)["generate"] / made.work.duels
+    return max(_PART, min(made.work.duels, int(_LOST / each)))
 
 
 def summary(made: Plan) -> list[str]:

@@ -201,9 +201,13 @@ def on_base(config: Config, base: Base, files: list[AdapterFile], date: datetime
     Raises:
         SpartaError: an adapter was made for another base.
     """
+    before = base.warm.bank  # of an earlier run of this process
+    bank = load_bank(base.decoder, files, resident=config.tribe.resident, into=before)
+    if bank is not before:
+        base.warm.release()
     return Resident(
         base=base,
-        bank=load_bank(base.decoder, files, resident=config.tribe.resident),
+        bank=bank,
         adapter_configs={file.adapter.name: file.config for file in files},
         chat=Chat(
             base.tokenizer,

@@ -22,6 +22,7 @@ from sparta_lite.engine.shape import UNPACKED
 from sparta_lite.engine.support import HYBRIDS, require_supported
 from sparta_lite.engine.template import Template
 from sparta_lite.engine.unpacking import unpack_matrices
+from sparta_lite.engine.warm import Warm
 from sparta_lite.errors import SpartaError
 
 Quantization = Literal["nf4", "none"]
@@ -51,6 +52,8 @@ class Base:
     """How the chat template itself ends an answer."""
     notices: tuple[str, ...] = ()
     """What people should hear of it, once."""
+    warm: Warm = field(default_factory=Warm, compare=False, repr=False)
+    """What one call of ``generate`` leaves for the next."""
 
     @cached_property
     def vocabulary(self) -> int:

@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
-from sparta_lite.engine.cache import Cache
 from sparta_lite.engine.memory import OnShrink, shrink_to_fit
 from sparta_lite.engine.places import Places, Row
 from sparta_lite.engine.response import Response, Stop
-from sparta_lite.engine.step import Steps
+from sparta_lite.engine.step import smallest
+from sparta_lite.engine.transfer import Reading, read_later
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
 
@@ -45,7 +44,8 @@ class _Pace:
     lag: int
     """Rounds of work that the device has been given when the oldest one's tokens are looked at."""
     patience: float
-    """Steps that all places together may lose to rows that are over before others take their places."""
+    """Steps that all places together may lose to rows that are over before others take their places; 0: they
+    take them at once."""
     prefill: int
     """Tokens, padding included, in one pass over fresh prompts, unless one of every adapter is more."""
 
@@ -54,10 +54,10 @@ def _pace(device: torch.device) -> _Pace:
     """A processor that computes is done when it says so, and a pass over fresh prompts costs it as much as
     there are tokens in it: small passes have little padding, and their activations stay near.
 
-    A GPU must not wait for the host, and a pass costs it about a step of all places however few prompts are
-    in it: it is due once the empty places have lost as much.
+    A GPU must not wait for the host, and beside its own operations a pass costs it about half a step of all
+    places however few prompts are in it: it is due once the empty places have lost about as much.
     """
-    return _Pace(1, 1.0, 1024) if device.type == "cuda" else _Pace(0, 0.0, 384)
+    return _Pace(1, 0.4, 1024) if device.type == "cuda" else _Pace(0, 0.0, 384)
 
 
 @torch.no_grad()
@@ -110,8 +110,10 @@ def generate(
         batch = _Batch(base, bank, prompts, responses, sampling, max_new_tokens, places, until)
         try:
             batch.run(progress)
-        finally:
+        except BaseException:
             batch.steps.close()
+            raise
+        base.warm.give_back(batch.steps)
 
     shrink_to_fit(
         attempt,
@@ -125,12 +127,11 @@ def generate(
 
 @dataclass(frozen=True)
 class _Sent:
-    """Work that the device has been given, and where what it draws will stand on the host."""
+    """Work that the device has been given."""
 
     rows: list[Row]
-    drawn: Tensor
-    """float64 [2, rows]: token, log-probability."""
-    arrived: torch.cuda.Event | None
+    read: Reading
+    """Gives float64 [2, rows]: token, log-probability."""
     fresh: bool
     """Whether it reads prompts."""
 
@@ -162,8 +163,7 @@ class _Batch:
             places,
         )
         capacity = max(len(prompts[index].ids) + self.limits[index] for index in missing)
-        self.steps = Steps(base.decoder, bank, Cache(base.decoder, self.places.count, capacity), sampling)
-        self.capacity = capacity
+        self.steps = base.warm.take(base.decoder, bank, self.places.count, capacity, sampling)
         self.pace = _pace(base.decoder.device)
 
     def run(self, progress: Progress | None) -> None:
@@ -178,10 +178,18 @@ class _Batch:
             finished, tokens = (sum(each) for each in zip(*map(self._read, rounds.popleft()), strict=True))
             empty = sum(row.over for row in rows)
             lost += empty
-            if empty == len(rows) or lost >= self.pace.patience * self.places.count:
+            if self._due(len(rows), empty, lost):
                 fresh, lost = self.places.refill(self.steps.move), 0
             if progress:
                 progress(finished, tokens)
+
+    def _due(self, rows: int, empty: int, lost: int) -> bool:
+        """Whether it is time to give the places of so many rows that are over to others, or to close them."""
+        if empty == rows or not self.pace.patience:
+            return True
+        if self.places.waiting:
+            return lost >= self.pace.patience * self.places.count
+        return smallest(rows - empty) < smallest(rows)  # else a step would compute as many rows as before
 
     def _begin(self, places: list[int]) -> _Sent:
         """Read the prompts of fresh rows."""
@@ -193,27 +201,19 @@ class _Batch:
             places, [prompt.ids for prompt in prompts], [prompt.key for prompt in prompts], lora
         )
         self.bank.prefetch(self.places.waiting)
-        return self._send(rows, drawn, fresh=True)
+        return _Sent(rows, read_later(drawn), fresh=True)
 
     def _step(self) -> _Sent:
         rows = list(self.places.rows)
         longest = max(row.cached for row in rows) + 1
         drawn = self.steps.advance([row.adapter for row in rows], longest)
         for row in rows:
-            row.cached = min(row.cached + 1, self.capacity - 1)
-        return self._send(rows, drawn, fresh=False)
-
-    def _send(self, rows: list[Row], drawn: Tensor, fresh: bool) -> _Sent:
-        on_gpu = drawn.device.type == "cuda"
-        host = torch.empty(drawn.shape, dtype=drawn.dtype, pin_memory=on_gpu).copy_(drawn, non_blocking=True)
-        arrived = torch.cuda.current_stream(drawn.device).record_event() if on_gpu else None
-        return _Sent(rows, host, arrived, fresh)
+            row.cached = min(row.cached + 1, self.steps.capacity - 1)
+        return _Sent(rows, read_later(drawn), fresh=False)
 
     def _read(self, sent: _Sent) -> tuple[int, int]:
         """Give every row its token; returns rows that ended with it, and tokens that went in."""
-        if sent.arrived is not None:
-            sent.arrived.synchronize()
-        tokens, logprobs = sent.drawn.tolist()
+        tokens, logprobs = sent.read().tolist()
         finished = went_in = 0
         for row, token, logprob in zip(sent.rows, tokens, logprobs, strict=True):
             if row.over:

@@ -183,6 +183,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
             )
             for number, response in zip(numbers, responses, strict=True):
                 texts[number] = postprocess_generated_text(response.text, list(decoding.stops), None)
+        self.base.warm.release()  # scoring has need of the memory
         return texts
 
     def _decoding(self, given: Mapping[str, Any]) -> _Decoding:

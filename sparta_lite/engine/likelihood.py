@@ -13,7 +13,8 @@ from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Progress
 from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.packing import Row
-from sparta_lite.engine.passes import AdapterRow, hidden_states, in_batches
+from sparta_lite.engine.passes import AdapterRow, Read, hidden_states, in_batches
+from sparta_lite.engine.transfer import read_later, send
 from sparta_lite.errors import SpartaError
 
 _LOGIT_ROWS = 256  # rows of logits that exist at once, each as wide as the vocabulary
@@ -63,24 +64,26 @@ def log_probabilities(
     results: list[Tensor] = [torch.empty(0)] * len(continuations)
     rows = [(each.adapter, Row((), (each.prompt + each.ids,))) for each in continuations]
 
-    def score(batch: list[int], following: str | None) -> None:
+    def score(batch: list[int], following: str | None) -> Read:
         hidden = hidden_states(base, bank, [rows[index] for index in batch], following)
-        pairs = [
-            (row, len(continuations[index].prompt) - 1 + step)
+        wanted = [
+            (row, len(continuations[index].prompt) - 1 + step, token)
             for row, index in enumerate(batch)
-            for step in range(len(continuations[index].ids))
+            for step, token in enumerate(continuations[index].ids)
         ]
-        if pairs:
-            at = torch.tensor(pairs, device=hidden.device)
-            targets = torch.tensor(
-                [token for index in batch for token in continuations[index].ids], device=hidden.device
-            )
-            found = base.decoder.logprobs(hidden[at[:, 0], at[:, 1]], targets).cpu()
-            parts = found.split([len(continuations[index].ids) for index in batch])
+        row, at, targets = send(wanted, hidden.device).view(-1, 3).T
+        found = read_later(
+            base.decoder.logprobs(hidden[row, at], targets) if wanted else hidden.new_empty(0).float()
+        )
+
+        def read() -> None:
+            parts = found().split([len(continuations[index].ids) for index in batch])
             for index, part in zip(batch, parts, strict=True):
                 results[index] = part
-        if progress:
-            progress(len(batch), sum(rows[index][1].length for index in batch))
+            if progress:
+                progress(len(batch), sum(rows[index][1].length for index in batch))
+
+        return read
 
     in_batches(rows, batch_tokens, score, on_shrink)
     return results
@@ -118,7 +121,7 @@ def likelihoods(
         asked.setdefault((each.adapter, row), []).append(index)
     rows = list(asked)
 
-    def score(batch: list[int], following: str | None) -> None:
+    def score(batch: list[int], following: str | None) -> Read:
         hidden = hidden_states(base, bank, [rows[index] for index in batch], following)
         indices = [(row, index) for row, place in enumerate(batch) for index in asked[rows[place]]]
         pairs = [
@@ -127,24 +130,27 @@ def likelihoods(
             for step, token in enumerate(continuations[index].ids)
         ]
         found, first = [], []
-        for part in torch.tensor(pairs, device=hidden.device).split(_LOGIT_ROWS):
+        for part in send(pairs, hidden.device).split(_LOGIT_ROWS):
             targets = part[:, 2, None]
             logits = base.decoder.logits(hidden[part[:, 0], part[:, 1]]).float()  # [part, vocabulary]
             found.append((logits.gather(1, targets) - logits.logsumexp(1, keepdim=True))[:, 0].double())
             first.append(logits.argmax(1) == targets[:, 0])
-        lengths = [len(continuations[index].ids) for _, index in indices]
-        totals = torch.cat(found).cpu().split(lengths)
-        greedy = torch.cat(first).cpu().split(lengths)
-        for (_, index), total, best in zip(indices, totals, greedy, strict=True):
-            if not total.isfinite().all():
-                name = continuations[index].adapter
-                who = "the bare base" if name is None else f"adapter {name!r}"
-                raise SpartaError(f"{who} gives NaN or infinite log-probabilities; get a sound copy")
-            results[index] = Likelihood(total.sum().item(), bool(best.all()))
-        if progress:
-            progress(
-                sum(map(len, (asked[rows[place]] for place in batch))), hidden.shape[0] * hidden.shape[1]
-            )
+        both = read_later(torch.stack([torch.cat(found), torch.cat(first).double()]))  # [2, tokens]
+        computed = hidden.shape[0] * hidden.shape[1]
+
+        def read() -> None:
+            lengths = [len(continuations[index].ids) for _, index in indices]
+            totals, greedy = (each.split(lengths) for each in both())
+            for (_, index), total, best in zip(indices, totals, greedy, strict=True):
+                if not total.isfinite().all():
+                    name = continuations[index].adapter
+                    who = "the bare base" if name is None else f"adapter {name!r}"
+                    raise SpartaError(f"{who} gives NaN or infinite log-probabilities; get a sound copy")
+                results[index] = Likelihood(total.sum().item(), bool(best.all()))
+            if progress:
+                progress(sum(map(len, (asked[rows[place]] for place in batch))), computed)
+
+        return read
 
     in_batches(rows, batch_tokens, score, on_shrink)
     return [result for result in results if result is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,7 @@ from sparta_lite.engine.mixing import AttentionSpec, DeltaSpec, Mixers
 from sparta_lite.engine.model import Decoder
 from sparta_lite.engine.sequences import WholeSequences
 from sparta_lite.engine.shape import pair_cost, sharing_pays
+from sparta_lite.engine.transfer import send
 
 Tokens = tuple[int, ...]
 
@@ -50,11 +52,21 @@ class Layout:
     """int64 [rows, length]"""
     positions: Tensor
     """int64 [rows, length]"""
-    mask: Tensor | None
-    """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None where no
-    row has several tails, and causal order says it all. Padding sees itself: no softmax is empty."""
+    parts: Tensor | None
+    """int64 [rows, length]: 0 in the shared beginning, n in the n-th tail, -1 in padding; None where no row
+    has several tails, and causal order says it all."""
     lengths: tuple[tuple[int, ...], ...] = ()
     """Of each row the tokens of its shared beginning, then of each tail: the delta rule takes it apart."""
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """bool [rows, 1, length, length], True where the query (third) may see the key (fourth); None as in
+        ``parts``. Padding sees itself: no softmax is empty. Made where the layout is: it never travels."""
+        if self.parts is None:
+            return None
+        own = self.parts[:, :, None] == self.parts[:, None]  # [rows, length, length]
+        earlier = torch.ones(own.shape[1:], dtype=torch.bool, device=own.device).tril()
+        return own.logical_or_((self.parts == 0)[:, None]).logical_and_(earlier)[:, None]
 
     def mixing(self, mixers: Mixers, copies: int = 1) -> WholeSequences:
         """What mixes the rows, ``copies`` times one after another, in a decoder with these ``mixers``."""
@@ -68,8 +80,12 @@ class Layout:
         return WholeSequences(mixers, mask, positions, taken)
 
     def to(self, device: torch.device) -> Layout:
-        mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, ids=self.ids.to(device), positions=self.positions.to(device), mask=mask)
+        """The same there, without waiting for what the device is doing."""
+        if device == self.ids.device:
+            return self
+        numbers = [self.ids, self.positions, *([] if self.parts is None else [self.parts])]
+        ids, positions, *parts = send(torch.stack(numbers), device)
+        return replace(self, ids=ids, positions=positions, parts=parts[0] if parts else None)
 
 
 def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
@@ -90,22 +106,11 @@ def lay_out(rows: Sequence[Row], pad: int = 0) -> Layout:
         ids.append([*row.shared, *(token for tail in row.tails for token in tail), *[pad] * spare])
         positions.append(places + [0] * spare)
         parts.append([part for part, tail in enumerate(lengths) for _ in range(tail)] + [_PADDING] * spare)
-    mask = _mask(torch.tensor(parts)) if any(len(row.tails) > 1 for row in rows) else None
+    several = any(len(row.tails) > 1 for row in rows)
     counts = tuple((len(row.shared), *map(len, row.tails)) for row in rows)
-    return Layout(torch.tensor(ids), torch.tensor(positions), mask, counts)
-
-
-def _mask(parts: Tensor) -> Tensor:
-    """
-    Args:
-        parts: int64 [rows, length]: 0 in the shared beginning, n in the n-th tail.
-
-    Returns:
-        bool [rows, 1, length, length].
-    """
-    own = parts[:, :, None] == parts[:, None]  # [rows, length, length]
-    earlier = torch.ones(own.shape[1:], dtype=torch.bool).tril()
-    return ((own | (parts == 0)[:, None]) & earlier)[:, None]
+    return Layout(
+        torch.tensor(ids), torch.tensor(positions), torch.tensor(parts) if several else None, counts
+    )
 
 
 def share(

@@ -14,20 +14,24 @@ from sparta_lite.engine.packing import Row, lay_out
 
 AdapterRow = tuple[str | None, Row]
 """A row and the adapter that reads it; None is the bare base."""
+Read = Callable[[], None]
+"""Waits for what a batch came to, and takes it in."""
 
 
 def in_batches(
     rows: Sequence[AdapterRow],
     batch_tokens: int,
-    work: Callable[[list[int], str | None], None],
+    work: Callable[[list[int], str | None], Read],
     on_shrink: OnShrink | None,
 ) -> None:
     """Give every row to ``work``, as indices, in smaller batches from the first on that did not fit.
 
+    What a batch came to is read once the device has been given the next one, so that it has no need to wait.
+
     Args:
         rows: in any order; those of one adapter and of similar length go together.
         batch_tokens: tokens in one batch, padding included; a longer row goes alone.
-        work: also learns whose batch comes next.
+        work: also learns whose batch comes next; gives what reads the result.
         on_shrink: told when memory ran out and batches are smaller from now on.
 
     Raises:
@@ -37,17 +41,17 @@ def in_batches(
         sorted(range(len(rows)), key=lambda index: (rows[index][0] or "", rows[index][1].length, index))
     )
 
-    def attempt(size: int) -> int:
+    def attempt(size: int) -> tuple[int, Read]:
         batch = _batch(rows, waiting, size)
         following = rows[waiting[len(batch)]][0] if len(batch) < len(waiting) else None
-        work(batch, following)
-        return len(batch)
+        return len(batch), work(batch, following)
 
+    unread: Read | None = None
     while waiting:
         batch = _batch(rows, waiting, batch_tokens)
         least, longest = rows[batch[0]][1].length, rows[batch[-1]][1].length
         tokens = len(batch) * longest
-        done, size = shrink_to_fit(
+        (done, read), size = shrink_to_fit(
             attempt,
             tokens,
             least=least,
@@ -58,6 +62,11 @@ def in_batches(
         batch_tokens = size if size < tokens else batch_tokens
         for _ in range(done):
             waiting.popleft()
+        if unread is not None:
+            unread()
+        unread = read
+    if unread is not None:
+        unread()
 
 
 def hidden_states(

@@ -138,14 +138,28 @@ def load_bank(
     files: list[AdapterFile],
     dtype: torch.dtype = torch.float32,
     resident: int | None = None,
+    into: Bank | None = None,
 ) -> Bank:
     """Put adapters into one bank on ``decoder``; ``resident`` as ``empty_bank`` takes it.
+
+    ``into``: a bank on ``decoder``, without a window, that nobody needs any more. Where it is of the same
+    adapters they take its memory, and what was recorded to read them there goes on to do so.
 
     Raises:
         SpartaError: an adapter names a module that the base lacks, or was made for other shapes, or for a
             base whose weights its initialisation had changed.
     """
-    bank = empty_bank(decoder, [file.adapter for file in files], dtype, resident)
+    adapters = tuple(file.adapter for file in files)
+    if (
+        into is not None
+        and into.adapters == adapters
+        and {each.dtype for _, each in into.tensors()} == {dtype}
+    ):
+        bank = into
+        for _, tensor in bank.tensors():
+            tensor.zero_()
+    else:
+        bank = empty_bank(decoder, adapters, dtype, resident)
     widths = {
         f"layers.{number}.{module}": (width, site.inputs)
         for number, layer in enumerate(decoder.layers)

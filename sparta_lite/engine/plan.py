@@ -48,6 +48,19 @@ class Plan:
     def fits(self) -> bool:
         return self.needed <= self.machine.memory
 
+    @property
+    def kept(self) -> int:
+        """Bytes that generation may leave for its next call: its cache, and what steps are recorded in."""
+        return max(
+            phase.memory - phase.parts["adapters"] for phase in self.phases if "KV cache" in phase.parts
+        )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether that has room beside the phases that do not generate."""
+        others = max(phase.memory for phase in self.phases if "KV cache" not in phase.parts)
+        return self.weights + others + self.kept + self.machine.reserve <= self.machine.memory
+
 
 def plan(shape: Shape, work: Work, machine: Machine, given: Given) -> Plan:
     """The largest sizes that fit; where none do, the plan with the smallest.

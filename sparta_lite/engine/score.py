@@ -16,8 +16,9 @@ from sparta_lite.engine.chat import SCORES, ScoreTokens
 from sparta_lite.engine.decode import Progress, Prompt, generate
 from sparta_lite.engine.memory import OnShrink
 from sparta_lite.engine.packing import share
-from sparta_lite.engine.passes import hidden_states, in_batches
+from sparta_lite.engine.passes import Read, hidden_states, in_batches
 from sparta_lite.engine.response import Failure, Response
+from sparta_lite.engine.transfer import read_later, send
 from sparta_lite.engine.verdict_text import Unparsed, read_verdict
 from sparta_lite.kernels.sampling import PLAIN, Sampling, distribution
 
@@ -93,8 +94,9 @@ def expected_scores(
     packed = share(base.decoder, [(paper.adapter, paper.ids) for paper in read], batch_tokens)
     rows = [(read[members[0]].adapter, row) for members, row in packed]
     scores: dict[_Paper, Score] = {}
+    device = base.decoder.device
 
-    def score(batch: list[int], following: str | None) -> None:
+    def score(batch: list[int], following: str | None) -> Read:
         kept: list[list[int]] = [[] for _ in batch]  # which of every row's states are wanted
         found: list[tuple[_Paper, int, int]] = []  # paper, row, and where its states begin in ``kept``
         for place, (members, row) in enumerate(packed[index] for index in batch):
@@ -102,26 +104,38 @@ def expected_scores(
                 found.append((paper, place, len(kept[place])))
                 kept[place] += [row.place(tail, state) for state in paper.states]
         most = max(map(len, kept))
-        keep = torch.tensor([[*states, *[0] * (most - len(states))] for states in kept])
-        keep = keep.to(base.decoder.device)  # [rows, most]
+        keep = send([[*states, *[0] * (most - len(states))] for states in kept], device)  # [rows, most]
+        starts = [place * most + start for _, place, start in found]
+        behind = [start + 2 + len(tokens.prefix) for start in starts]
+        papers = [paper for paper, *_ in found]
         hidden = hidden_states(base, bank, [rows[index] for index in batch], following, keep)
         hidden = hidden.flatten(0, 1)  # [rows * most, hidden]
-        starts = [place * most + start for _, place, start in found]
-        chances = _chances(base, hidden, starts, tokens, sampling)
-        mass = chances.sum(1).clamp(max=1.0)  # rounding may have added to it
-        means = (chances * torch.tensor(SCORES, dtype=torch.float64)).sum(1) / chances.sum(1)
-        prefixes = _logprobs(base, hidden, [(start + 2, tokens.prefix) for start in starts])
-        behind = [start + 2 + len(tokens.prefix) for start in starts]
-        logprobs = _logprobs(
-            base, hidden, [(at, paper.answer) for (paper, *_), at in zip(found, behind, strict=True)]
-        )
-        for (paper, *_), mean, total, prefix, logprob in zip(
-            found, means.tolist(), mass.tolist(), prefixes, logprobs, strict=True
-        ):
-            given = _verdict(mean, total, minimum_mass, prefix, minimum_prefix)
-            scores[paper] = replace(given, logprob=logprob)
-        if progress:
-            progress(len(found), sum(rows[index][1].length for index in batch))
+        given = [
+            _chances(base, hidden, send(starts, device), tokens, sampling),
+            _logprobs(base, hidden, [(start + 2, tokens.prefix) for start in starts]),
+            _logprobs(base, hidden, [(at, paper.answer) for paper, at in zip(papers, behind, strict=True)]),
+        ]
+        arriving = read_later(torch.cat([each.flatten() for each in given]))
+
+        def take_in() -> None:
+            chances, prefixes, answers = arriving().split([each.numel() for each in given])
+            chances = chances.view(-1, len(SCORES))
+            mass = chances.sum(1).clamp(max=1.0)  # rounding may have added to it
+            means = (chances * torch.tensor(SCORES, dtype=torch.float64)).sum(1) / chances.sum(1)
+            for paper, mean, total, prefix, logprob in zip(
+                papers,
+                means.tolist(),
+                mass.tolist(),
+                _totals(prefixes, [paper.forced for paper in papers]),
+                _totals(answers, [len(paper.answer) for paper in papers]),
+                strict=True,
+            ):
+                verdict = _verdict(mean, total, minimum_mass, prefix, minimum_prefix)
+                scores[paper] = replace(verdict, logprob=logprob)
+            if progress:
+                progress(len(papers), sum(rows[index][1].length for index in batch))
+
+        return take_in
 
     in_batches(rows, batch_tokens, score, on_shrink)
     if progress:
@@ -158,59 +172,46 @@ class _Paper:
         return () if self.response is None else self.ids[slice(*self.response)]
 
 
-def _chances(
-    base: Base, hidden: Tensor, starts: Sequence[int], tokens: ScoreTokens, sampling: Sampling
-) -> Tensor:
-    """Probabilities of the scores 1 to 10, float64 [papers, 10] on the CPU.
+def _chances(base: Base, hidden: Tensor, before: Tensor, tokens: ScoreTokens, sampling: Sampling) -> Tensor:
+    """Probabilities of the scores 1 to 10, float64 [papers, 10].
 
     Args:
         base: the resident base.
         hidden: [states, hidden].
-        starts: per paper, which state stands before its token of 1; the next one stands at it.
+        before: int64 [papers], which state stands before each token of 1; the next one stands at it.
         tokens: how the tokenizer writes scores.
         sampling: of the rounds.
     """
-    before = torch.tensor(starts, device=hidden.device)
-    first = _probabilities(base, hidden[before], (*tokens.digits, tokens.ten[0]), sampling)  # [papers, 10]
-    if len(tokens.ten) == 2:
-        second = _probabilities(base, hidden[before + 1], tokens.ten[1:], sampling)[:, 0]
-        first[:, 9] = first[:, 0] * second
-        first[:, 0] -= first[:, 9]
-    return first
+    first = distribution(base.decoder.logits(hidden[before]), sampling)  # [papers, vocabulary]
+    digits = first[:, send(tokens.digits, hidden.device)]
+    if len(tokens.ten) == 1:
+        ten = first[:, tokens.ten[0]]
+    else:
+        second = distribution(base.decoder.logits(hidden[before + 1]), sampling)
+        ten = digits[:, 0] * second[:, tokens.ten[1]]
+        digits[:, 0] -= ten
+    return torch.cat([digits, ten[:, None]], dim=1)
 
 
-def _probabilities(base: Base, hidden: Tensor, tokens: Sequence[int], sampling: Sampling) -> Tensor:
-    """How likely each of ``tokens`` is drawn next: float64 [states, tokens] on the CPU.
-
-    Args:
-        base: the resident base.
-        hidden: [states, hidden].
-        tokens: what may be drawn.
-        sampling: how.
-    """
-    found = [
-        distribution(base.decoder.logits(part), sampling)[:, list(tokens)].cpu()
-        for part in hidden.split(_SORTED_AT_ONCE)
-    ]
-    return torch.cat(found)
-
-
-def _logprobs(base: Base, hidden: Tensor, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[float | None]:
-    """log p of each sequence of tokens, None where it is empty or its log p is not finite.
+def _logprobs(base: Base, hidden: Tensor, wanted: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
+    """log p of every token of some sequences, one sequence behind the other, float64 [tokens].
 
     Args:
         base: the resident base.
         hidden: [states, hidden].
         wanted: tokens, with the state that predicts the first of them; the next states predict the others.
     """
-    lengths = [len(tokens) for _, tokens in wanted]
-    if not any(lengths):
-        return [None] * len(wanted)
     states = [start + step for start, tokens in wanted for step in range(len(tokens))]
     targets = [token for _, tokens in wanted for token in tokens]
-    at, asked = torch.tensor([states, targets], device=hidden.device)
-    found = base.decoder.logprobs(hidden[at], asked).double().cpu()
-    totals = [float(part.sum()) for part in found.split(lengths)]
+    if not targets:
+        return hidden.new_empty(0, dtype=torch.float64)
+    at, asked = send([states, targets], hidden.device)
+    return base.decoder.logprobs(hidden[at], asked).double()
+
+
+def _totals(logprobs: Tensor, lengths: Sequence[int]) -> list[float | None]:
+    """log p of each sequence of so many tokens, None where it is empty or its log p is not finite."""
+    totals = [float(part.sum()) for part in logprobs.split(list(lengths))]
     return [
         total if length and math.isfinite(total) else None
         for total, length in zip(totals, lengths, strict=True)

@@ -13,6 +13,7 @@ from sparta_lite.engine.cache import Cache, Prefill, Step
 from sparta_lite.engine.graphs import Graphs
 from sparta_lite.engine.model import Decoder, FusedDecoder
 from sparta_lite.engine.sites import Lora
+from sparta_lite.engine.transfer import send
 from sparta_lite.kernels import choice
 from sparta_lite.kernels.sampling import Sampling, choose
 from sparta_lite.kernels.segments import Segments
@@ -29,12 +30,33 @@ class Steps:
     """
 
     def __init__(self, decoder: Decoder, bank: Bank, cache: Cache, sampling: Sampling) -> None:
-        self._decoder, self._bank, self._cache, self._sampling = decoder, bank, cache, sampling
+        self._decoder, self.bank, self._cache, self._sampling = decoder, bank, cache, sampling
         # Of every place: the newest token, where it will stand, the key of its random numbers, their counter.
         self._table = torch.zeros(4, cache.places, dtype=torch.int64, device=decoder.device)
         self._routed: tuple[list[str | None], Lora | None] = ([], None)
-        self._graphs = Graphs() if _recordable(decoder, bank) else None
+        self._graphs = Graphs() if recordable(decoder, bank) else None
         self._tables: dict[int, Segments] = {}
+
+    @property
+    def recordable(self) -> bool:
+        """Whether steps are recorded, which makes them worth keeping."""
+        return self._graphs is not None
+
+    @property
+    def capacity(self) -> int:
+        """Positions that a row may have."""
+        return self._cache.capacity
+
+    def serve(self, decoder: Decoder, bank: Bank, places: int, capacity: int) -> bool:
+        """Whether these steps do for other rows: on the same weights in the same memory, and with no more
+        places and positions than there are."""
+        same = self._decoder is decoder and self.bank.layers is bank.layers
+        return same and places <= self._cache.places and capacity <= self._cache.capacity
+
+    def begin_anew(self, sampling: Sampling) -> None:
+        """Forget all rows; the next ones are drawn with ``sampling``."""
+        self._sampling = sampling
+        self._table.zero_()
 
     def begin(
         self,
@@ -52,8 +74,8 @@ class Steps:
             lora: the prompts' adapters, in the order of ``prompts``.
         """
         longest = max(map(len, prompts))
-        ids = self._send([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts])
-        at, lengths, draws = self._send([places, [len(prompt) for prompt in prompts], keys])
+        ids = send([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], self._decoder.device)
+        at, lengths, draws = send([places, [len(prompt) for prompt in prompts], keys], ids.device)
         positions = torch.arange(longest, device=ids.device).expand_as(ids)
         mixing = Prefill(self._cache, at, lengths)
         hidden = self._decoder.hidden(ids, positions, mixing, lora, lengths[:, None] - 1)
@@ -72,12 +94,13 @@ class Steps:
         rows = len(names)
         if self._graphs is None or not self._graphs.usable or not _by_triton(self._decoder):
             if list(names) != self._routed[0]:
-                self._routed = list(names), self._bank.lora(names)
+                self._routed = list(names), self.bank.lora(names)
             return self._step(rows, self._routed[1], longest)
         # A few sizes serve all: rows are added that compute for nobody.
-        size = min(1 << (rows - 1).bit_length(), self._cache.places)
+        size = min(smallest(rows), self._cache.places)
         lora = self._in_place([*names, *[None] * (size - rows)])
-        drawn = self._graphs.run((size, lora is None), lambda: self._step(size, lora, self._cache.capacity))
+        name = (size, lora is None, self._sampling)
+        drawn = self._graphs.run(name, lambda: self._step(size, lora, self._cache.capacity))
         return drawn[:, :rows]
 
     def move(self, source: int, target: int, positions: int) -> None:
@@ -111,20 +134,19 @@ class Steps:
     def _in_place(self, names: list[str | None]) -> Lora | None:
         """The adapters of a recorded step: each size has its tables, which serve ``names`` from now on."""
         if names != self._routed[0]:
-            lora = self._bank.lora(names)
+            lora = self.bank.lora(names)
             if lora is not None:
                 lora[1].adopt(1, self._tables.setdefault(len(names), lora[1].segments(1)))
             self._routed = names, lora
         return self._routed[1]
 
-    def _send(self, values: Sequence[Sequence[int]]) -> Tensor:
-        """Bring numbers to the device without waiting for what it is doing."""
-        device = self._decoder.device
-        host = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
-        return host.to(device, non_blocking=True)
+
+def smallest(rows: int) -> int:
+    """The rows of the smallest recorded step that has room for so many."""
+    return 1 << (rows - 1).bit_length()
 
 
-def _recordable(decoder: Decoder, bank: Bank) -> bool:
+def recordable(decoder: Decoder, bank: Bank) -> bool:
     """Whether a step reads nothing but tensors that stay where they are: no window, no grid of plain torch,
     no module of transformers."""
     return (

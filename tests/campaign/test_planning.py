@@ -425,7 +425,7 @@ def test_what_fits_after_shrinking_alone_has_not_fitted(warm: Warm, monkeypatch:
             return None
         return 0
 
-    monkeypatch.setattr("sparta_lite.engine.decode.Cache", full)
+    monkeypatch.setattr("sparta_lite.engine.warm.Cache", full)
     assert made.sizes.places > 1
     corrected, _ = warm_up(base, bank, config, made, meter)
     assert corrected.work.factors["generate"] == 2.0

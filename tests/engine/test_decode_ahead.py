@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparta_lite.engine import decode, graphs, step
+from sparta_lite.engine import decode, graphs, step, warm
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.cache import Cache
@@ -23,6 +23,7 @@ from sparta_lite.engine.model import FusedDecoder
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
 from sparta_lite.engine.step import Steps
+from sparta_lite.engine.warm import Warm
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels import choice, lora, reference
 from sparta_lite.kernels.sampling import Sampling
@@ -190,7 +191,8 @@ def from_counts(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor, *more: 
 
 
 class Recorder:
-    """Stands in for CUDA's graphs: work is called again with what it held when it was recorded.
+    """Stands in for CUDA's graphs: work is called again with what it held when it was recorded, as long as
+    its tensors stand where they stood.
 
     For Triton's kernels their definitions stand in, which read the same tables.
     """
@@ -200,7 +202,8 @@ class Recorder:
         monkeypatch.setattr(choice, "choose_kernels", lambda device, dtype: ("triton", "for this test"))
         monkeypatch.setattr(lora, "by_triton", from_tables)
         monkeypatch.setattr("sparta_lite.kernels.triton_attention.newest_attention", from_counts)
-        monkeypatch.setattr(step, "_recordable", lambda decoder, bank: True)
+        for module in (step, warm):
+            monkeypatch.setattr(module, "recordable", lambda decoder, bank: True)
         monkeypatch.setattr(graphs, "_record", self.record)
 
     def record(self, work: graphs.Work, pool: object) -> tuple[Callable[[], None], Tensor]:
@@ -215,12 +218,22 @@ class Recorder:
         return replay, result
 
 
+def cold(base: Base) -> Base:
+    """Nothing is left from another test, nor for one."""
+    return replace(base, warm=Warm())
+
+
 @pytest.fixture(scope="module")
-def few(base: Base, bank: Bank) -> tuple[Base, list[Prompt], list[Response]]:
+def answered(base: Base, bank: Bank) -> tuple[Base, list[Prompt], list[Response]]:
     """Five places of changing adapters, drained in the end, once with no adapter at all."""
     asked = [*prompts(14), *(Prompt(None, (9, each), 77 + each) for each in range(3))]
     stopping = replace(base, stops=STOPS)
     return stopping, asked, generate(stopping, bank, asked, SAMPLING, 12, 16)
+
+
+@pytest.fixture
+def few(answered: tuple[Base, list[Prompt], list[Response]]) -> tuple[Base, list[Prompt], list[Response]]:
+    return cold(answered[0]), *answered[1:]
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -242,7 +255,7 @@ def test_recorded_steps_know_windows(kins: Kins, monkeypatch: pytest.MonkeyPatch
     asked = [Prompt(adapter, tuple(range(9, 9 + length)), length) for length, adapter in LENGTHS]
     expected = generate(kin.base, kin.bank, asked, SAMPLING, 12, 16)
     recorder = Recorder(monkeypatch)
-    require_same(generate(kin.base, kin.bank, asked, SAMPLING, 12, 4), expected)
+    require_same(generate(cold(kin.base), kin.bank, asked, SAMPLING, 12, 4), expected)
     assert recorder.replayed > 2 * recorder.recorded
 
 

@@ -30,6 +30,8 @@ SIZES = {
 }
 """A plan's sizes and the settings that hold them."""
 
+_UNPLANNED = "the sizes of the batches are not planned yet; begin with `sparta-lite run`"
+
 Tracker = Literal["trackio", "tensorboard", "wandb"]
 Algorithm = Literal["sparta", "self-rewarding", "spin", "sppo"]
 
@@ -96,7 +98,11 @@ class Config(Section):
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads; null leaves it to torch"
     )
-    checkpoint: Count = Field(default=100, description="Duels between two saves inside a phase")
+    checkpoint: Count | None = Field(
+        default=None,
+        description="Duels between two saves inside a phase, in judging 100 at most; null: 100, on a card as "
+        "many as are planned to be answered in five minutes",
+    )
     batch_tokens: int | None = Field(
         default=None,
         ge=1,
@@ -139,8 +145,19 @@ class Config(Section):
         """
         sizes = {name: self.at(key) for name, key in SIZES.items()}
         if None in sizes.values():
-            raise SpartaError("the sizes of the batches are not planned yet; begin with `sparta-lite run`")
+            raise SpartaError(_UNPLANNED)
         return Sizes(**sizes)
+
+    @property
+    def part(self) -> int:
+        """``checkpoint`` of a planned run.
+
+        Raises:
+            SpartaError: it is still open, for the run was not planned.
+        """
+        if self.checkpoint is None:
+            raise SpartaError(_UNPLANNED)
+        return self.checkpoint
 
     @field_validator("vram")
     @classmethod
