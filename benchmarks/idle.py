@@ -58,14 +58,14 @@ class Counts:
 
 
 class StandIn:
-    """For ``Steps``: a row draws ``_END`` once it has as many tokens as its key says."""
+    """For ``Steps``: a row draws ``_END`` once it has as many tokens as its key says, or as may be."""
 
     recordable = True
 
     def __init__(self, decoder: Any, bank: Any, cache: Any, sampling: Sampling) -> None:
         self.counts: Counts = decoder.counts
         self.bank, self.places, self.capacity, self.sampling = bank, cache.places, cache.capacity, sampling
-        self.mean = decoder.mean
+        self.mean, self.limit = decoder.mean, decoder.limit
         self.graphs = Graphs()
         self.stepped = False
         self.rows: dict[int, list[int]] = {}  # place -> tokens drawn, tokens of the answer
@@ -81,7 +81,7 @@ class StandIn:
     ) -> Tensor:
         self.counts.refills += self.stepped
         for place, each in zip(places, keys, strict=True):
-            self.rows[place] = [0, _length(each, self.mean)]
+            self.rows[place] = [0, min(_length(each, self.mean), self.limit)]
         return self._drawn(places)
 
     def advance(self, names: Sequence[str | None], longest: int) -> Tensor:
@@ -138,7 +138,7 @@ def stood_in(counts: Counts) -> Iterator[None]:
 def count(iterations: int, duels: int, places: int, mean: float, limit: int, part: int, keep: bool) -> Counts:
     """A run that saves after every ``part`` duels; ``keep``: what a call leaves is there for the next."""
     counts = Counts()
-    decoder = SimpleNamespace(device=torch.device("cuda"), counts=counts, mean=mean)
+    decoder = SimpleNamespace(device=torch.device("cuda"), counts=counts, mean=mean, limit=limit)
     base: Any = SimpleNamespace(
         decoder=decoder,
         context=1 << 20,
