@@ -32,5 +32,5 @@ def test_large_parts_refill_and_each_size_is_recorded_once(idle: Any) -> None:
     assert (before.calls, after.calls) == (2 * 11, 2 * 2)
     assert after.captures <= 2 * 6  # of 32 to 1 places, by two samplings
     assert before.captures > 5 * after.captures
-    assert after.wasted < 0.06 < before.wasted
+    assert after.wasted < 0.1 < before.wasted
     assert after.idle < 0.5 * before.idle

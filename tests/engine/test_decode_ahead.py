@@ -190,6 +190,26 @@ def from_counts(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor, *more: 
     return reference.newest_attention(q, keys[: len(q)], values[: len(q)], counts.tolist(), *more)
 
 
+def kept(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+) -> Tensor:
+    turned, *caches = reference.rotate_and_keep(q, k, v, cos, sin, keys, values, lengths.tolist())
+    keys.copy_(caches[0])
+    values.copy_(caches[1])
+    return turned
+
+
+def both(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    return reference.rotate(q, cos, sin), reference.rotate(k, cos, sin)
+
+
 class Recorder:
     """Stands in for CUDA's graphs: work is called again with what it held when it was recorded, as long as
     its tensors stand where they stood.
@@ -202,6 +222,10 @@ class Recorder:
         monkeypatch.setattr(choice, "choose_kernels", lambda device, dtype: ("triton", "for this test"))
         monkeypatch.setattr(lora, "by_triton", from_tables)
         monkeypatch.setattr("sparta_lite.kernels.triton_attention.newest_attention", from_counts)
+        monkeypatch.setattr("sparta_lite.kernels.triton_elementwise.add_norm", reference.add_norm)
+        monkeypatch.setattr("sparta_lite.kernels.triton_elementwise.swiglu", reference.swiglu)
+        monkeypatch.setattr("sparta_lite.kernels.triton_rotary.rotate_both", both)
+        monkeypatch.setattr("sparta_lite.kernels.triton_rotary.rotate_and_keep", kept)
         for module in (step, warm):
             monkeypatch.setattr(module, "recordable", lambda decoder, bank: True)
         monkeypatch.setattr(graphs, "_record", self.record)

@@ -52,13 +52,13 @@ def answers(base: Base, bank: Bank, sampling: Sampling, keep: bool = True) -> li
 
 
 def test_a_run_records_each_size_once(stopping: Base, mine: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight iterations of two parts of answers and a greedy evaluation, with other weights in each."""
+    """Five iterations of two parts of answers and a greedy evaluation, with other weights in each."""
     start = mine.snapshot()
 
     def run(keep: bool) -> list[list[Response]]:
         mine.restore(start)
         found = []
-        for _ in range(8):
+        for _ in range(5):
             found += [answers(stopping, mine, each, keep) for each in (SAMPLING, SAMPLING, GREEDY)]
             for _, tensor in mine.tensors():
                 tensor.mul_(0.7)
@@ -75,7 +75,7 @@ def test_a_run_records_each_size_once(stopping: Base, mine: Bank, monkeypatch: p
         assert run(keep) == expected
         counts[keep] = recorder.recorded
     assert counts[True] <= 2 * 6  # of 5, 4, 2 and 1 places, with and without adapters, by two samplings
-    assert counts[False] >= 5 * counts[True]
+    assert counts[False] >= 4 * counts[True]
 
 
 def test_a_recording_computes_with_the_weights_that_stand_in_the_bank_now(
