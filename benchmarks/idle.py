@@ -9,7 +9,6 @@ and measures ten adapters on 200 questions, greedily, on the schedule of a card.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +18,14 @@ from typing import Any
 from unittest import mock
 
 import torch
+from side_by_side import command_line
 from torch import Tensor
 
 from sparta_lite.engine import graphs, warm
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.graphs import Graphs
 from sparta_lite.engine.step import smallest
+from sparta_lite.files import write_json
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.randomness import key
 
@@ -173,18 +174,23 @@ def _prompt(purpose: str, iteration: int, number: int) -> Prompt:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command_line(__doc__)
     for name, value in {"iterations": 8, "duels": 1000, "places": 128, "mean": 200, "limit": 512}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = vars(parser.parse_args())
+    json = asked.pop("json")
+    results = []
     print("| part | kept | calls | captures | refills | steps | idle of all places | idle of computed rows |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for part, keep in ((100, False), (100, True), (asked["duels"], True)):
         found = count(**asked, part=part, keep=keep)
+        results.append({"part": part, "kept": keep, **vars(found)})
         print(
             f"| {part} | {'yes' if keep else 'no'} | {found.calls} | {found.captures} | {found.refills} | "
             f"{found.steps} | {found.idle:.1%} | {found.wasted:.1%} |"
         )
+    if json:
+        write_json(json, results)
 
 
 if __name__ == "__main__":
