@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -129,10 +130,14 @@ def counted(run: Callable[[], object]) -> int:
     def added(_: Any, a: Any, b: Any, **__: object) -> int:
         return bmm_flop(a, b)
 
+    def multiplied(x: Any, weight: Any, *_: object, **__: object) -> int:
+        return int(2 * prod(x) * weight[0])
+
     own = {  # what torch's table lacks
         aten._scaled_dot_product_flash_attention_for_cpu: there,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: back,
         aten.baddbmm_: added,
+        torch.ops.mkldnn._linear_pointwise: multiplied,
     }
     with FlopCounterMode(display=False, custom_mapping=own) as counter:
         run()

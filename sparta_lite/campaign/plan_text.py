@@ -50,7 +50,8 @@ def table(made: Plan, config: Config) -> list[str]:
     lines = [
         f"{machine.name}: {gigabytes(machine.memory)}",
         f"base: {made.shape.family}, {_count(made.shape.parameters)} parameters in {number}, "
-        f"{gigabytes(made.weights)}" + ("" if made.shape.delta else f"; {_keys(made)}"),
+        f"{gigabytes(made.weights)}" + ("" if made.shape.delta or work.unpacked else f"; {_keys(made)}"),
+        *([_keys(made)] if work.unpacked and not made.shape.delta else []),
         *_states(made),
         f"tribe: {work.adapters} adapters of {_count(work.adapter)} numbers, "
         f"{gigabytes(4 * work.adapter)} each in fp32",

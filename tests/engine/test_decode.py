@@ -152,7 +152,7 @@ def test_log_probabilities_are_those_of_a_pass_over_the_whole_sequence(base: Bas
         for prompt, response in zip(prompts, responses, strict=True)
     ]
     for response, passed in zip(responses, log_probabilities(base, bank, asked, 300), strict=True):
-        assert response.logprob == pytest.approx(passed.double().sum().item(), abs=1e-5)
+        assert response.logprob == pytest.approx(passed.double().sum().item(), abs=1e-5, rel=1e-6)
 
 
 def test_a_full_context_ends_a_row(base: Base, bank: Bank) -> None:

@@ -209,7 +209,8 @@ def test_scores_and_log_probabilities_are_the_same(
     again = expected_scores(
         base, bank, asked, TOKENS, 0, 400, lambda *step: counted.append(step), on_shrink=told(shrunk)
     )
-    assert [each.value for each in again] == pytest.approx([each.value for each in scores], rel=1e-6)
+    # Smaller batches round otherwise; only large ones have the adapter added to the weights.
+    assert [each.value for each in again] == pytest.approx([each.value for each in scores], rel=1e-5)
     assert sum(done for done, _ in counted) == 30
     # A size that was found too large is never tried again.
     assert {phase for phase, _, _ in shrunk} == {"scoring"}
