@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import Qwen2ForCausalLM, Qwen2TokenizerFast
 
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, PhaseProgress, PhaseStarted, TrainingStep
@@ -23,6 +24,10 @@ from sparta_lite.campaign.loop import run
 
 CONFIG, ROOT = Path(sys.argv[1]), Path(sys.argv[2])
 ALGORITHM = sys.argv[3] if len(sys.argv) > 3 else "sparta"
+IMPORTED = (
+    Qwen2ForCausalLM,
+    Qwen2TokenizerFast,
+)  # imported before any fork
 PHASES = ("evaluate", "match", "generate", "judge", "settle", "train")  # as a run comes to them
 
 
