@@ -143,7 +143,8 @@ def load_bank(
     """Put adapters into one bank on ``decoder``; ``resident`` as ``empty_bank`` takes it.
 
     ``into``: a bank on ``decoder``, without a window, that nobody needs any more. Where it is of the same
-    adapters they take its memory, and what was recorded to read them there goes on to do so.
+    adapters, and ``resident`` has room for all, they take its memory, and what was recorded to read them
+    there goes on to do so.
 
     Raises:
         SpartaError: an adapter names a module that the base lacks, or was made for other shapes, or for a
@@ -153,6 +154,7 @@ def load_bank(
     if (
         into is not None
         and into.adapters == adapters
+        and (resident is None or resident >= len(adapters))
         and {each.dtype for _, each in into.tensors()} == {dtype}
     ):
         bank = into

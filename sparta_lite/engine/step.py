@@ -31,6 +31,7 @@ class Steps:
 
     def __init__(self, decoder: Decoder, bank: Bank, cache: Cache, sampling: Sampling) -> None:
         self._decoder, self.bank, self._cache, self._sampling = decoder, bank, cache, sampling
+        self._places = cache.places
         # Of every place: the newest token, where it will stand, the key of its random numbers, their counter.
         self._table = torch.zeros(4, cache.places, dtype=torch.int64, device=decoder.device)
         self._routed: tuple[list[str | None], Lora | None] = ([], None)
@@ -53,9 +54,9 @@ class Steps:
         same = self._decoder is decoder and self.bank.layers is bank.layers
         return same and places <= self._cache.places and capacity <= self._cache.capacity
 
-    def begin_anew(self, sampling: Sampling) -> None:
-        """Forget all rows; the next ones are drawn with ``sampling``."""
-        self._sampling = sampling
+    def begin_anew(self, sampling: Sampling, places: int) -> None:
+        """Forget all rows; the next ones are drawn with ``sampling``, in so many of the places."""
+        self._sampling, self._places = sampling, places
         self._table.zero_()
 
     def begin(
@@ -96,8 +97,9 @@ class Steps:
             if list(names) != self._routed[0]:
                 self._routed = list(names), self.bank.lora(names)
             return self._step(rows, self._routed[1], longest)
-        # A few sizes serve all: rows are added that compute for nobody.
-        size = min(smallest(rows), self._cache.places)
+        # A few sizes serve all: rows are added that compute for nobody. How many must not depend on what an
+        # earlier call has left: a killed run finds nothing, and kernels may round by the size.
+        size = min(smallest(rows), self._places)
         lora = self._in_place([*names, *[None] * (size - rows)])
         name = (size, lora is None, self._sampling)
         drawn = self._graphs.run(name, lambda: self._step(size, lora, self._cache.capacity))

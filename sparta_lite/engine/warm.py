@@ -35,7 +35,7 @@ class Warm:
         kept, self._kept = self._kept, None
         if kept is not None:
             if kept.serve(decoder, bank, places, capacity):
-                kept.begin_anew(sampling)
+                kept.begin_anew(sampling, places)
                 return kept
             kept.close()
         del kept  # its memory goes before the next cache takes as much

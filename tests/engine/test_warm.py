@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sparta_lite.engine.bank import Bank
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
+from sparta_lite.engine.step import Steps
 from sparta_lite.engine.warm import Warm
 from sparta_lite.kernels.sampling import Sampling
 from sparta_lite.training.dpo import DpoSettings, train
@@ -119,6 +122,10 @@ def test_the_next_run_takes_the_memory_of_the_last(
     assert recorder.recorded == recorded
     fewer = load_bank(base.decoder, files[:2], into=stopping.warm.bank)
     assert not set(addresses(fewer)) & set(where)
+    windowed = load_bank(base.decoder, files, resident=2, into=stopping.warm.bank)
+    assert windowed.limit == 2
+    assert not set(addresses(windowed)) & set(where)
+    assert addresses(load_bank(base.decoder, files, resident=3, into=stopping.warm.bank)) == where
 
 
 @pytest.mark.parametrize("change", ["places", "length", "bank"])
@@ -146,6 +153,33 @@ def test_smaller_work_is_served(stopping: Base, mine: Bank, monkeypatch: pytest.
     assert stopping.warm._kept is kept is not None
     stopping.warm.release()
     require_same(found, generate(stopping, mine, few, GREEDY, 5, 8))
+
+
+def test_steps_have_as_many_rows_whatever_is_kept(
+    base: Base, mine: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels may round by the size: a run that was killed and goes on has nothing kept."""
+    Recorder(monkeypatch)
+    endless, step, sizes = replace(base, stops=frozenset(), warm=Warm()), Steps._step, list[int]()
+
+    def counted(self: Steps, rows: int, *given: Any) -> Tensor:
+        sizes.append(rows)
+        return step(self, rows, *given)
+
+    monkeypatch.setattr(Steps, "_step", counted)
+
+    def ask() -> list[int]:
+        """The last part of an iteration has fewer prompts than places."""
+        sizes.clear()
+        generate(endless, mine, prompts(5), SAMPLING, 12, 8)
+        return list(sizes)
+
+    assert ask() == [5] * 11
+    endless.warm.release()
+    generate(endless, mine, prompts(16), SAMPLING, 12, 8)
+    kept = endless.warm._kept
+    assert ask() == [5] * 11
+    assert endless.warm._kept is kept is not None
 
 
 def test_a_failure_leaves_nothing(stopping: Base, mine: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
