@@ -182,15 +182,28 @@ def _chances(base: Base, hidden: Tensor, before: Tensor, tokens: ScoreTokens, sa
         tokens: how the tokenizer writes scores.
         sampling: of the rounds.
     """
-    first = distribution(base.decoder.logits(hidden[before]), sampling)  # [papers, vocabulary]
-    digits = first[:, send(tokens.digits, hidden.device)]
-    if len(tokens.ten) == 1:
-        ten = first[:, tokens.ten[0]]
-    else:
-        second = distribution(base.decoder.logits(hidden[before + 1]), sampling)
-        ten = digits[:, 0] * second[:, tokens.ten[1]]
-        digits[:, 0] -= ten
-    return torch.cat([digits, ten[:, None]], dim=1)
+    first = _probabilities(base, hidden[before], (*tokens.digits, tokens.ten[0]), sampling)  # [papers, 10]
+    if len(tokens.ten) == 2:
+        second = _probabilities(base, hidden[before + 1], tokens.ten[1:], sampling)[:, 0]
+        first[:, 9] = first[:, 0] * second
+        first[:, 0] -= first[:, 9]
+    return first
+
+
+def _probabilities(base: Base, hidden: Tensor, tokens: Sequence[int], sampling: Sampling) -> Tensor:
+    """How likely each of ``tokens`` is drawn next, float64 [states, tokens].
+
+    Args:
+        base: the resident base.
+        hidden: [states, hidden].
+        tokens: what may be drawn.
+        sampling: how.
+    """
+    asked = send(tokens, hidden.device)
+    found = [
+        distribution(base.decoder.logits(part), sampling)[:, asked] for part in hidden.split(_SORTED_AT_ONCE)
+    ]
+    return torch.cat(found)
 
 
 def _logprobs(base: Base, hidden: Tensor, wanted: Sequence[tuple[int, Sequence[int]]]) -> Tensor:

@@ -24,7 +24,7 @@ from sparta_lite.engine.packing import Layout, lay_out
 from sparta_lite.engine.peft_io import load_bank, read_adapter
 from sparta_lite.engine.response import Response
 from sparta_lite.engine.score import Score, expected_scores, sampled_scores
-from sparta_lite.kernels.sampling import PLAIN, Sampling, choose
+from sparta_lite.kernels.sampling import PLAIN, Sampling, choose, distribution
 
 NAMES = ["ada", "ben", "cyd", None]
 SPLIT = ScoreTokens(prefix=(91, 5, 32), digits=(17, 18, 19, 20, 21, 22, 23, 24, 25), ten=(17, 16))
@@ -304,6 +304,31 @@ def test_one_judge_reads_one_text_once(base: Base, bank: Bank) -> None:
     assert doubled[:6] == expected_scores(base, bank, prompts, SPLIT, 0, 300)
     assert sum(items for items, _ in told) == 12
     assert sum(tokens for _, tokens in told) == sum(len(prompt.ids) + 4 for prompt in prompts)
+
+
+@pytest.mark.parametrize("tokens", [SPLIT, WHOLE], ids=["10 is two tokens", "10 is one token"])
+def test_few_whole_distributions_are_held_at_once(
+    base: Base, bank: Bank, monkeypatch: pytest.MonkeyPatch, tokens: ScoreTokens
+) -> None:
+    """However many papers are in a pass, and the scores are those of one paper at a time."""
+    prompts = [replace(each, adapter="ada") for each in judge_prompts(150)]
+    sampling, rows = Sampling(0.7, 0, 0.95), list[int]()
+
+    def counted(logits: Tensor, sampling: Sampling) -> Tensor:
+        rows.append(len(logits))
+        return distribution(logits, sampling)
+
+    alone = expected_scores(base, bank, prompts, tokens, 0, 1, sampling=sampling)
+    monkeypatch.setattr(score, "distribution", counted)
+    passes: list[int] = []
+    found = expected_scores(
+        base, bank, prompts, tokens, 0, 100_000, lambda papers, _: passes.append(papers), sampling=sampling
+    )
+    assert max(passes) > 130
+    assert max(rows) == 64
+    assert sum(rows) == sum(passes) * len(tokens.ten)
+    assert [each.failure for each in found] == [each.failure for each in alone]
+    assert [each.value for each in found] == pytest.approx([each.value for each in alone], rel=1e-5)
 
 
 def test_the_same_text_under_two_adapters_is_two_judgments(base: Base, bank: Bank) -> None:
