@@ -11,7 +11,7 @@ from sparta_lite.campaign.baseline import require_learner
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_places, without_sizes
-from sparta_lite.campaign.provenance import GGUF_FILE, digest, digest_of_value, hashes
+from sparta_lite.campaign.provenance import digest, digest_of_value, hashes
 from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
 from sparta_lite.campaign.sources import base_source
@@ -22,7 +22,7 @@ from sparta_lite.data.task import Task
 from sparta_lite.data.tasks import load_answers, load_task_instructions
 from sparta_lite.engine.base import Base
 from sparta_lite.engine.chat import Chat
-from sparta_lite.engine.gguf_file import file_hash, gguf_file
+from sparta_lite.engine.gguf_file import gguf_file
 from sparta_lite.engine.hub import base_directory
 from sparta_lite.errors import SpartaError
 from sparta_lite.pocket import items
@@ -72,9 +72,7 @@ def load_inputs(
         others["reference answers"] = references
     hasher = kept.digest if kept else digest
     source = base_source(config.base)
-    digests = hashes(base_directory(source), places, others, hasher)
-    if packed := gguf_file(source):
-        digests[GGUF_FILE] = file_hash(packed)
+    digests = hashes(gguf_file(source) or base_directory(source), places, others, hasher)
     return Inputs(resident, instructions, tasks, references, digests)
 
 

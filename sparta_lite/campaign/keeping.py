@@ -76,8 +76,8 @@ class Kept:
         self._files = {(name, path): files[name] for name, path in places.items() if path is not None}
         return on_base(config, self._base, list(files.values()), date)
 
-    def digest(self, directory: Path) -> str:
+    def digest(self, model: Path) -> str:
         """SHA-256 of a model's files as they were when a run first asked: what is kept was read then."""
-        if directory not in self._digests:
-            self._digests[directory] = digest(directory)
-        return self._digests[directory]
+        if model not in self._digests:
+            self._digests[model] = digest(model)
+        return self._digests[model]

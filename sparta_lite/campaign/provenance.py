@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sparta_lite.engine.gguf_file import file_hash
 from sparta_lite.errors import SpartaError
 
 _PACKAGES = ("sparta-lite", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
@@ -46,10 +47,13 @@ _INPUTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, configuration, tokenizer, chat template."""
 
 
-def digest(directory: Path) -> str:
-    """SHA-256 of a model's files: their names and what they hold."""
+def digest(model: Path) -> str:
+    """SHA-256 of a model's files: their names and what they hold. A GGUF file counts by what it holds alone,
+    whatever it is called and whichever library unpacks it."""
+    if model.is_file():
+        return file_hash(model)
     sha = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.suffix in _INPUTS and path.is_file()):
+    for path in sorted(path for path in model.iterdir() if path.suffix in _INPUTS and path.is_file()):
         sha.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -68,9 +72,10 @@ def hashes(
     others: Mapping[str, object],
     digest: Callable[[Path], str] = digest,
 ) -> dict[str, str]:
-    """SHA-256 of the files of the base and of every adapter that has some, and of ``others`` as JSON."""
+    """SHA-256 of the base, a directory or a GGUF file, of every adapter that has files, and of ``others`` as
+    JSON."""
     return {
         **{name: digest_of_value(value) for name, value in others.items()},
-        "base": digest(base),
+        GGUF_FILE if base.is_file() else "base": digest(base),
         **{f"adapter {name}": digest(path) for name, path in adapters.items() if path},
     }

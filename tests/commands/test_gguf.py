@@ -74,6 +74,24 @@ def test_a_run_records_the_files_hash_and_refuses_another_file(finished: Path, f
     assert {path.name for path in before if unchanged[path] != before[path]} <= {"run.json"}
 
 
+def test_a_run_goes_on_with_the_file_under_another_name_unpacked_by_another_version(
+    finished: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unpacked names the library that did so: only what the file holds has to be the same."""
+    first = unpack(file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr("transformers.configuration_utils.__version__", "5.99.0")
+    renamed = file.rename(file.with_name("other.gguf"))
+    try:
+        result = call("run", "--resume", "--plain", "--out", finished)
+        again = unpack(renamed)
+    finally:
+        renamed.rename(file)
+    assert result.exit_code == 0, result.output
+    assert again.parent.parent == tmp_path
+    assert (again / "config.json").read_bytes() != (first / "config.json").read_bytes()
+
+
 def test_it_is_talked_to_and_planned(finished: Path, file: Path) -> None:
     result = call("chat", finished, "--adapter", "fresh-1", "--adapter", "base", stdin="hi\n")
     assert result.exit_code == 0, result.output
