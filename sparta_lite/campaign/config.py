@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 import sparta_lite.pocket
 from sparta_lite.campaign.faults import explained, section
-from sparta_lite.campaign.settings import POCKET, PRESET, Config, Section
+from sparta_lite.campaign.settings import POCKET, PRESET, SIZES, Config, Section
 from sparta_lite.campaign.settings.duels import PUBLISHED
 from sparta_lite.campaign.settings.ranges import range_of
 from sparta_lite.campaign.yaml_text import parse_yaml, read_yaml, to_yaml
@@ -33,7 +33,9 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w")
 _DEEPEST = 5  # parts of a dotted key
 
 
-def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = None) -> Config:
+def load_config(
+    path: Path | None, sets: Sequence[str] = (), seed: int | None = None, as_written: bool = False
+) -> Config:
     """Class defaults < pocket preset (with the pocket base) < the file < ``seed`` < ``sets``.
 
     Args:
@@ -41,13 +43,15 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
         sets: ``key=value`` with dotted keys; values are read as YAML, paths are relative to the
             working directory.
         seed: replaces the file's seed.
+        as_written: keep what an earlier version wrote down and did not heed, see ``_today``.
 
     Raises:
         SpartaError: all that is wrong with the settings, in one line.
     """
     layer: Layer = {}
     if path is not None:
-        layer = _anchored(_today(_mapping(read_yaml(path), str(path))), path.parent)
+        layer = _mapping(read_yaml(path), str(path))
+        layer = _anchored(layer if as_written else _today(layer), path.parent)
     if seed is not None:
         layer = _merged(layer, {"seed": seed})
     keys: set[str] = set()
@@ -62,6 +66,26 @@ def load_config(path: Path | None, sets: Sequence[str] = (), seed: int | None = 
     except ValidationError as error:
         source = "configuration" if path is None else shortened(str(path), 100)
         raise SpartaError(explained(error, source, keys)) from error
+
+
+def load_recorded(path: Path) -> Config:
+    """The settings of a run, as the run has written them down.
+
+    Where an earlier version planned it, what that one could not be told is as it was then: 4 bits stay
+    packed, and 100 duels lie between two saves.
+
+    Raises:
+        SpartaError: see ``load_config``.
+    """
+    config = load_config(path)
+    if any(config.at(key) is None for key in SIZES.values()):
+        return config  # it was never planned
+    then: dict[str, Any] = {}
+    if "unpack" not in config.engine.model_fields_set:
+        then["engine"] = config.engine.model_copy(update={"unpack": False})
+    if "checkpoint" not in config.model_fields_set:
+        then["checkpoint"] = 100
+    return config.model_copy(update=then)
 
 
 def preset_values(config: Config) -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from sparta_lite.campaign.arena import judge_limit, question_limit
 from sparta_lite.campaign.baseline import require_learner
+from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.hostility import hostile
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.planning import without_places, without_sizes
 from sparta_lite.campaign.provenance import digest, digest_of_value, hashes
 from sparta_lite.campaign.resident import Choices, Resident, load_resident
 from sparta_lite.campaign.settings import POCKET, Config
+from sparta_lite.campaign.settings.duels import PUBLISHED
 from sparta_lite.campaign.sources import base_source
 from sparta_lite.campaign.tasks import held_out
 from sparta_lite.campaign.tribe import Places, find_tribe
@@ -29,6 +32,7 @@ from sparta_lite.pocket import items
 
 POCKET_DUELS = 2400
 """Distinct questions: more than the default run draws."""
+_SETTINGS = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def load_inputs(
     _require_room(config, resident.base, resident.chat)
     references = _references(config, instructions) if config.algorithm == "spin" else {}
     others: dict[str, object] = {
-        "config.yaml": without_sizes(config).model_dump(exclude_defaults=True),
+        _SETTINGS: without_sizes(config).model_dump(exclude_defaults=True),
         "instructions": instructions.texts,
         "held-out questions": [[(each.text, each.answer) for each in task.questions] for task in tasks],
     }
@@ -79,6 +83,33 @@ def load_inputs(
 def settings_digest(config: Config) -> str:
     """SHA-256 of the settings without sizes of batches, and without where things stand."""
     return digest_of_value(without_places(config).model_dump(exclude_defaults=True))
+
+
+def is_digest_of(recorded: str | None, config: Config, path: Path) -> bool:
+    """Whether a run recorded this ``settings_digest`` of ``config``, which ``path`` holds, in any version."""
+    return recorded in (settings_digest(config), _earlier_digest(path, without_places))
+
+
+def changed(recorded: Mapping[str, str], inputs: Inputs, path: Path) -> list[str]:
+    """Which hashes of a run are no longer those of ``inputs``, whose settings ``path`` holds."""
+    names = [name for name, value in recorded.items() if inputs.hashes.get(name) != value]
+    if _SETTINGS in names and recorded[_SETTINGS] == _earlier_digest(path, without_sizes):
+        names.remove(_SETTINGS)
+    return names
+
+
+def _earlier_digest(path: Path, opened: Callable[[Config], Config]) -> str:
+    """What an earlier version took of the settings in ``path``.
+
+    ``checkpoint`` and how judges are sampled in mode 'expected' counted, where they were not the defaults.
+    """
+    config = load_config(path, as_written=True)
+    usual = {key: None for key, value in PUBLISHED._asdict().items() if getattr(config.judge, key) == value}
+    counted = {
+        "checkpoint": None if config.checkpoint == 100 else config.checkpoint,
+        "judge": config.judge.model_copy(update=usual),
+    }
+    return digest_of_value(opened(config).model_copy(update=counted).model_dump(exclude_defaults=True))
 
 
 def look_up(config: Config) -> tuple[Places, Instructions, tuple[Task, ...]]:

@@ -13,7 +13,7 @@ import torch
 
 from sparta_lite.campaign.arena import Arena
 from sparta_lite.campaign.baseline import face_itself, learners
-from sparta_lite.campaign.config import load_config, show_config
+from sparta_lite.campaign.config import load_recorded, show_config
 from sparta_lite.campaign.duelling import fight, judge, match
 from sparta_lite.campaign.events import (
     Event,
@@ -28,7 +28,7 @@ from sparta_lite.campaign.events import (
     to_row,
 )
 from sparta_lite.campaign.hostility import hostile
-from sparta_lite.campaign.inputs import load_inputs, settings_digest
+from sparta_lite.campaign.inputs import changed, load_inputs, settings_digest
 from sparta_lite.campaign.journals import Log, open_metrics
 from sparta_lite.campaign.keeping import Kept
 from sparta_lite.campaign.learning import learn
@@ -38,7 +38,7 @@ from sparta_lite.campaign.planning import is_planned, planned, with_sizes_of
 from sparta_lite.campaign.provenance import begun, versions
 from sparta_lite.campaign.reading import read_reputation
 from sparta_lite.campaign.reluctance import of_all_iterations, reluctance
-from sparta_lite.campaign.resident import choose
+from sparta_lite.campaign.resident import choose, unpacked
 from sparta_lite.campaign.resuming import require_sound
 from sparta_lite.campaign.run_record import FORMAT, UNCHECKED, RunRecord, digest_of
 from sparta_lite.campaign.settings import Config
@@ -106,7 +106,7 @@ def _require_place(store: Store, resume: bool) -> None:
 def _campaign(config: Config, store: Store, resume: bool, listener: Listener, kept: Kept | None) -> None:
     started = time.time()
     if resume:
-        recorded = load_config(store.config, [], None)
+        recorded = load_recorded(store.config)
         if with_sizes_of(config, recorded) != recorded:
             raise SpartaError(
                 f"{store.root}: was started with other settings; resume without a config file and --set"
@@ -142,7 +142,7 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     standing = begin(tribe, config.reputation.settings())
     chosen = {**choices.reasons, **attention.choices(resident.base.decoder.mixers), **nf4.choices()}
     if resident.base.unpacked:
-        chosen["weights"] = f"4 bits, unpacked to {str(choices.dtype).removeprefix('torch.')}"
+        chosen["weights"] = unpacked(choices)
     now = {
         "device": str(choices.device),
         "threads": torch.get_num_threads(),
@@ -151,9 +151,8 @@ def _campaign(config: Config, store: Store, resume: bool, listener: Listener, ke
     }
 
     if record is not None:
-        changed = [name for name, value in record.hashes.items() if inputs.hashes.get(name) != value]
-        if changed:
-            raise SpartaError(f"{store.root}: {', '.join(changed)} changed since the run began; put it back")
+        if names := changed(record.hashes, inputs, store.config):
+            raise SpartaError(f"{store.root}: {', '.join(names)} changed since the run began; put it back")
         store.update_run(status="running", error=None)
     else:
         settings = show_config(config)

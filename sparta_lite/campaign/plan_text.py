@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparta_lite.campaign.config import preset_values
 from sparta_lite.campaign.events import Planned
-from sparta_lite.campaign.planning import durations, gigabytes, summary
+from sparta_lite.campaign.planning import durations, gigabytes
 from sparta_lite.campaign.settings import SIZES, Config
 from sparta_lite.engine.pace import seconds, span, whole
 from sparta_lite.engine.phases import cache_bytes
@@ -25,6 +25,23 @@ def announcement(made: Plan, config: Config) -> Planned:
     lines = summary(made) if len(made.given) == len(SIZES) else table(made, config)
     spans = {phase: span(made, each) for phase, each in seconds(made).items()}
     return Planned(tuple(lines), memory, made.machine.memory, seconds=spans)
+
+
+def summary(made: Plan) -> list[str]:
+    """A plan in two lines, and what stood in the way of measuring the machine."""
+    largest = max(made.phases, key=lambda phase: phase.memory)
+    sizes, work = made.sizes, made.work
+    resident = min(sizes.resident, work.adapters)
+    kept = "activations computed twice" if sizes.checkpointing else "activations kept"
+    together = f"{sizes.adapters_at_once} x {sizes.micro_batch} pairs"
+    return [
+        f"plan: {made.machine.name}: {gigabytes(made.needed)} of {gigabytes(made.machine.memory)}, most in "
+        f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; time, roughly: "
+        f"{durations(span(made, whole(made)))}",
+        f"plan: {sizes.places} places, {sizes.batch_tokens:,} scoring tokens, {together} in training "
+        f"({work.trainer}, {kept}), {resident} of {work.adapters} adapters resident",
+        *(f"plan: {note}" for note in made.machine.notes),
+    ]
 
 
 def brief(made: Plan, recorded: Path) -> tuple[str, ...]:

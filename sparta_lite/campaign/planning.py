@@ -19,7 +19,7 @@ from sparta_lite.campaign.sources import base_source, config_file
 from sparta_lite.campaign.tribe import find_tribe, to_be_forged
 from sparta_lite.engine.hub import CONFIG_FILE, base_directory
 from sparta_lite.engine.known import TULU_ADAPTERS, shipped_adapter, shipped_base
-from sparta_lite.engine.pace import Span, card, processor, seconds, span, whole
+from sparta_lite.engine.pace import Span, card, processor, seconds, whole
 from sparta_lite.engine.peft_config import read_settings
 from sparta_lite.engine.plan import Plan, plan
 from sparta_lite.engine.shape import Shape, adapter_parameters, read_shape
@@ -135,23 +135,6 @@ def _part(made: Plan) -> int:
     return max(_PART, min(made.work.duels, int(_LOST / each)))
 
 
-def summary(made: Plan) -> list[str]:
-    """A plan in two lines, and what stood in the way of measuring the machine."""
-    largest = max(made.phases, key=lambda phase: phase.memory)
-    sizes, work = made.sizes, made.work
-    resident = min(sizes.resident, work.adapters)
-    kept = "activations computed twice" if sizes.checkpointing else "activations kept"
-    together = f"{sizes.adapters_at_once} x {sizes.micro_batch} pairs"
-    return [
-        f"plan: {made.machine.name}: {gigabytes(made.needed)} of {gigabytes(made.machine.memory)}, most in "
-        f"{largest.name}, {gigabytes(made.machine.reserve)} of it in reserve; time, roughly: "
-        f"{durations(span(made, whole(made)))}",
-        f"plan: {sizes.places} places, {sizes.batch_tokens:,} scoring tokens, {together} in training "
-        f"({work.trainer}, {kept}), {resident} of {work.adapters} adapters resident",
-        *(f"plan: {note}" for note in made.machine.notes),
-    ]
-
-
 def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
@@ -197,9 +180,15 @@ def _target(config: Config, choices: Choices | None, shape: Shape, held: int) ->
 
 def _trainer(config: Config, shape: Shape) -> Trainer:
     """The trainer on a card that is not here."""
-    if config.training.trainer == "auto":
-        return "unsloth" if find_spec("unsloth") and shape.family in ARCHITECTURES else "tribe"
-    return config.training.trainer
+    if config.training.trainer != "auto":
+        return config.training.trainer
+    ours = config.engine.unpack and _in_four_bits(config, shape)  # unsloth would refuse to unpack them
+    theirs = not ours and find_spec("unsloth") and shape.family in ARCHITECTURES
+    return "unsloth" if theirs else "tribe"
+
+
+def _in_four_bits(config: Config, shape: Shape) -> bool:
+    return config.quantization == "nf4" or shape.quantized
 
 
 def _adapters(config: Config, shape: Shape, planning: bool) -> Adapters:
@@ -270,7 +259,7 @@ def _work(config: Config, shape: Shape, adapters: Adapters, target: _Target) -> 
         adapters=len(adapters),
         adapter=adapter_parameters(shape, adapters),
         number=target.number,
-        four_bit=config.quantization == "nf4" or shape.quantized,
+        four_bit=_in_four_bits(config, shape),
         prompt=max(1, question_limit(config, shape.context)),
         answer=generation.max_new_tokens,
         judge_prompt=max(1, min(judge.max_tokens, shape.context - reply)),

@@ -41,15 +41,15 @@ def recorded_config(store: Store) -> Config:
     Raises:
         SpartaError: a file was changed since, or is damaged.
     """
-    from sparta_lite.campaign.config import load_config  # slow to import: a list of runs needs none
+    from sparta_lite.campaign.config import load_recorded  # slow to import: a list of runs needs none
 
-    config = load_config(store.config)
+    config = load_recorded(store.config)
     record = store.read_run()
     written = record.files.get(store.config.name)
     if written is not None and written != digest_of_file(store.config):
-        from sparta_lite.campaign.inputs import settings_digest  # slow to import
+        from sparta_lite.campaign.inputs import is_digest_of  # slow to import
 
-        if settings_digest(config) != record.settings:
+        if not is_digest_of(record.settings, config, store.config):
             raise SpartaError(f"{store.config}: was changed since the run began; put it back")
     store.require_unchanged()
     return config

@@ -148,6 +148,23 @@ def choices_for(
     return Choices(device, dtype, trainer, reasons)
 
 
+def unpacked(choices: Choices) -> str:
+    """How a base of 4 bits is held that was unpacked, and on which card, as ``run.json`` says it."""
+    on = f" on {torch.cuda.get_device_name(choices.device)}" if choices.device.type == "cuda" else ""
+    return f"4 bits, unpacked to {str(choices.dtype).removeprefix('torch.')}{on}"
+
+
+def held_here(config: Config, choices: Choices, record: RunRecord) -> Config:
+    """``config`` with the base packed, unless the run of ``record`` unpacked it on such a device.
+
+    Whether it fits unpacked was planned for that one alone.
+    """
+    there = record.device, record.choices.get("weights")
+    if not config.engine.unpack or there == (str(choices.device), unpacked(choices)):
+        return config
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"unpack": False})})
+
+
 def load_resident(
     config: Config, choices: Choices, places: Places, training: bool, date: datetime | None = None
 ) -> Resident:

@@ -9,8 +9,10 @@ from typing import get_args
 from sparta_lite.campaign.run_record import RunRecord
 from sparta_lite.engine.pace import seconds
 from sparta_lite.engine.plan import Plan, plan
-from sparta_lite.errors import SpartaError
+from sparta_lite.errors import SpartaError, shortened
 from sparta_lite.training.choice import Trainer
+
+_REASON = 160  # characters of what stands in the way of a trainer
 
 
 def faster(made: Callable[[Trainer], Plan]) -> tuple[Trainer, str]:
@@ -18,11 +20,17 @@ def faster(made: Callable[[Trainer], Plan]) -> tuple[Trainer, str]:
 
     Args:
         made: the plan with a trainer; raises ``SpartaError`` where there is none.
+
+    Raises:
+        SpartaError: there is none with either, as tribe's says it.
     """
     ours, theirs = _seconds(made, "tribe"), _seconds(made, "unsloth")
-    if ours is None or theirs is None:
-        only: Trainer = "unsloth" if ours is None and theirs is not None else "tribe"
-        return only, f"no plan of {'tribe' if only == 'unsloth' else 'unsloth'} fits"
+    if isinstance(theirs, SpartaError):
+        if isinstance(ours, SpartaError):
+            raise ours
+        return "tribe", f"not unsloth: {shortened(str(theirs), _REASON)}"
+    if isinstance(ours, SpartaError):
+        return "unsloth", f"not tribe: {shortened(str(ours), _REASON)}"
     return "tribe" if ours <= theirs else "unsloth", f"by the plan {_figures(ours, theirs)}"
 
 
@@ -60,8 +68,8 @@ def _figures(ours: float, theirs: float) -> str:
     return f"an iteration's training takes {ours:,.0f} s with tribe and {theirs:,.0f} s with unsloth"
 
 
-def _seconds(made: Callable[[Trainer], Plan], trainer: Trainer) -> float | None:
+def _seconds(made: Callable[[Trainer], Plan], trainer: Trainer) -> float | SpartaError:
     try:
         return seconds(made(trainer))["train"]
-    except SpartaError:
-        return None
+    except SpartaError as error:
+        return error

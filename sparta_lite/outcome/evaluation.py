@@ -10,7 +10,7 @@ from typing import Any
 from sparta_lite.campaign.examining import Sheet, examine
 from sparta_lite.campaign.planning import is_planned, planned
 from sparta_lite.campaign.provenance import versions
-from sparta_lite.campaign.resident import choose, load_resident
+from sparta_lite.campaign.resident import choose, held_here, load_resident
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.tasks import held_out
 from sparta_lite.data.task import Task
@@ -83,7 +83,9 @@ def measure(
         SpartaError: the base, an adapter or a task cannot be loaded.
     """
     loaded = None if order is None else harness.load_tasks(order)
-    choices = choose(config, training=False, record=run.store.read_run())
+    record = run.store.read_run()
+    choices = choose(config, training=False, record=record)
+    config = held_here(config, choices, record)
     if not is_planned(config):
         _, config = planned(config, choices)
     resident = load_resident(config, choices, run.places(adapters), training=False, date=run.date)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparta_lite.campaign.arena import question_limit
-from sparta_lite.campaign.resident import Resident, choose, load_resident
+from sparta_lite.campaign.resident import Resident, choose, held_here, load_resident
 from sparta_lite.engine.decode import Prompt, generate
 from sparta_lite.errors import SpartaError
 from sparta_lite.kernels.sampling import Sampling
@@ -63,8 +63,8 @@ def open_talk(finished: Finished, chosen: Sequence[str]) -> Talk:
         )
     # A bank is never empty: for the bare base alone any adapter comes along.
     loaded = [name for name in names if name != BASE] or finished.tribe[:1]
-    config = finished.config
-    places = finished.places(loaded)
-    choices = choose(config, training=False, record=finished.store.read_run())
+    places, record = finished.places(loaded), finished.store.read_run()
+    choices = choose(finished.config, training=False, record=record)
+    config = held_here(finished.config, choices, record)
     resident = load_resident(config, choices, places, training=False, date=finished.date)
     return Talk(finished, names, resident)

@@ -65,11 +65,14 @@ def test_the_other_one_is_taken_where_it_is_faster_or_fits_alone(card: None) -> 
     assert {faster(made.__getitem__)[0], faster(swapped.__getitem__)[0]} == {"tribe", "unsloth"}
 
     def none(trainer: str) -> Plan:
-        raise SpartaError("plan: needs more")
+        raise SpartaError(f"plan: {trainer} needs more")
 
-    assert faster(lambda trainer: none(trainer) if trainer == "tribe" else made[trainer])[0] == "unsloth"
-    assert faster(lambda trainer: none(trainer) if trainer == "unsloth" else made[trainer])[0] == "tribe"
-    assert faster(none)[0] == "tribe"  # whose plan then says what is wrong
+    for name, other in (("tribe", "unsloth"), ("unsloth", "tribe")):
+        found, why = faster(lambda trainer, name=name: none(trainer) if trainer == name else made[trainer])  # type: ignore[misc]
+        assert found == other
+        assert why == f"not {name}: plan: {name} needs more"
+    with pytest.raises(SpartaError, match=r"^plan: tribe needs more$"):
+        faster(none)
 
 
 def test_a_run_keeps_the_trainer_that_it_began_with(card: None) -> None:
@@ -104,3 +107,18 @@ def test_a_card_that_is_not_here_is_planned_for_the_faster_one(
     other = "unsloth" if made.work.trainer == "tribe" else "tribe"
     rival, _ = planned(paper("vram=80GB", f"training.trainer={other}"), None, planning=True)
     assert seconds(made)["train"] <= seconds(rival)["train"]
+
+
+def test_a_reason_is_what_was_wrong(card: None) -> None:
+    """Not memory, where a base is to be unpacked."""
+    found = choose(paper("engine.unpack=on"), planning=True)
+    assert found.trainer == "tribe"
+    assert "not unsloth: engine.unpack: unsloth trains over" in found.reasons["trainer"]
+
+
+def test_a_card_that_is_not_here_takes_what_a_run_takes(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparta_lite.campaign.planning.find_spec", lambda name: object())
+    made, _ = planned(paper("vram=80GB", "engine.unpack=on"), None, planning=True)
+    assert (made.work.trainer, made.work.unpacked) == ("tribe", True)
+    with pytest.raises(SpartaError, match=r"engine\.unpack: unsloth trains over"):
+        planned(paper("vram=80GB", "engine.unpack=on", "training.trainer=unsloth"), None, planning=True)

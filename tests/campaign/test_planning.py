@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from sparta_lite.campaign import loop
 from sparta_lite.campaign.config import load_config
 from sparta_lite.campaign.events import Event, Planned, read_events
+from sparta_lite.campaign.plan_text import summary
 from sparta_lite.campaign.planning import (
     duration,
     is_planned,
     parse_memory,
     planned,
-    summary,
     with_sizes_of,
 )
 from sparta_lite.campaign.resident import choose, load_resident

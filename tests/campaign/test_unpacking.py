@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sparta_lite.campaign.keeping import base_key
 from sparta_lite.campaign.loop import run
 from sparta_lite.campaign.plan_text import table
 from sparta_lite.campaign.planning import planned, with_sizes_of, without_sizes
-from sparta_lite.campaign.resident import Choices, choose
+from sparta_lite.campaign.resident import Choices, choose, held_here, unpacked
 from sparta_lite.campaign.settings import Config
 from sparta_lite.campaign.store import Store
 from sparta_lite.campaign.trainers import overtaken
@@ -22,6 +23,9 @@ from sparta_lite.engine.pace import whole
 from sparta_lite.engine.plan import Plan, corrected
 from sparta_lite.errors import SpartaError
 from sparta_lite.files import read_lines
+from sparta_lite.outcome import evaluation, talking
+from sparta_lite.outcome.audit import auditing
+from sparta_lite.outcome.finished import open_run
 
 LINEARS = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
 """Numbers in the linear layers of the 7B base."""
@@ -107,7 +111,9 @@ def test_two_runs_share_a_base_that_is_held_alike(tiny_config: Path) -> None:
     assert keys[0] != keys[1] == keys[2]
 
 
-def test_a_run_unpacks_records_it_and_goes_on_so(tiny_config: Path, tmp_path: Path) -> None:
+def test_a_run_unpacks_records_it_and_goes_on_so(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside a run that does not: the same duels, answers and pairs."""
     runs: dict[bool, Store] = {}
     for taken in (True, False):
@@ -130,3 +136,44 @@ def test_a_run_unpacks_records_it_and_goes_on_so(tiny_config: Path, tmp_path: Pa
     recorded = load_config(runs[True].config, [], None)
     assert with_sizes_of(asked, recorded) == recorded
     assert without_sizes(recorded) == without_sizes(load_config(runs[False].config, [], None))
+
+    unpacked = open_run(runs[True].root)
+    assert talking.open_talk(unpacked, ["ada"]).resident.base.unpacked
+    runs[True].update_run(device="cuda", choices={"weights": "4 bits, unpacked to float32 on NVIDIA H100"})
+    assert not talking.open_talk(open_run(unpacked.store.root), ["ada"]).resident.base.unpacked
+
+    held: list[bool | None] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def load(config: Config, *_: Any, **__: Any) -> Any:
+        held.append(config.engine.unpack)
+        raise EnoughError
+
+    moved = open_run(unpacked.store.root)
+    for module, work in (
+        (evaluation, lambda: evaluation.measure(moved, moved.config, ["ada"], (), None, None, print)),
+        (auditing, lambda: auditing._convene(moved)),
+    ):
+        monkeypatch.setattr(module, "load_resident", load)
+        with pytest.raises(EnoughError):
+            work()
+    assert held == [False, False]
+
+
+def test_another_card_of_the_same_kind_alone_unpacks_what_a_run_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices = Choices(torch.device("cuda"), torch.bfloat16, "tribe", {})
+    config = paper("engine.unpack=on")
+    name = "NVIDIA H100 80GB HBM3"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    record: Any = SimpleNamespace(device="cuda", choices={"weights": unpacked(choices)})
+    assert record.choices["weights"] == f"4 bits, unpacked to bfloat16 on {name}"
+    assert held_here(config, choices, record) == config
+    name = "NVIDIA L4"
+    assert held_here(config, choices, record) == paper("engine.unpack=off")
+    processor = Choices(torch.device("cpu"), torch.float32, "tribe", {})
+    assert held_here(config, processor, record).engine.unpack is False
+    assert held_here(paper("engine.unpack=off"), choices, record).engine.unpack is False

@@ -9,7 +9,7 @@ from typing import Any
 from sparta_lite.campaign.planning import is_planned, planned
 from sparta_lite.campaign.provenance import versions
 from sparta_lite.campaign.reading import read_reputation, require_tokens
-from sparta_lite.campaign.resident import choose, load_resident
+from sparta_lite.campaign.resident import choose, held_here, load_resident
 from sparta_lite.engine.chat import Layout
 from sparta_lite.errors import SpartaError
 from sparta_lite.outcome.audit.ballots import Ballot, read_ballots, verdicts_of, votes_of
@@ -158,8 +158,9 @@ def _layout(own: Layout, duels: int, panel: Figures) -> dict[str, Any]:
 
 def _convene(run: Finished) -> Court:
     """Load the judges as the run's last complete iteration left them."""
-    config = run.config
-    choices = choose(config, training=False, record=run.store.read_run())
+    record = run.store.read_run()
+    choices = choose(run.config, training=False, record=record)
+    config = held_here(run.config, choices, record)
     if not is_planned(config):
         _, config = planned(config, choices)
     resident = load_resident(config, choices, run.places(run.tribe), training=False, date=run.date)
