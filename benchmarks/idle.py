@@ -66,6 +66,7 @@ class StandIn:
     def __init__(self, decoder: Any, bank: Any, cache: Any, sampling: Sampling) -> None:
         self.counts: Counts = decoder.counts
         self.bank, self.places, self.capacity, self.sampling = bank, cache.places, cache.capacity, sampling
+        self.asked = cache.places  # by the call at hand
         self.mean, self.limit = decoder.mean, decoder.limit
         self.graphs = Graphs()
         self.stepped = False
@@ -74,8 +75,8 @@ class StandIn:
     def serve(self, decoder: Any, bank: Any, places: int, capacity: int) -> bool:
         return bank is self.bank and places <= self.places and capacity <= self.capacity
 
-    def begin_anew(self, sampling: Sampling) -> None:
-        self.sampling, self.rows, self.stepped = sampling, {}, False
+    def begin_anew(self, sampling: Sampling, places: int) -> None:
+        self.sampling, self.asked, self.rows, self.stepped = sampling, places, {}, False
 
     def begin(
         self, places: Sequence[int], prompts: Sequence[Sequence[int]], keys: Sequence[int], lora: object
@@ -87,7 +88,7 @@ class StandIn:
 
     def advance(self, names: Sequence[str | None], longest: int) -> Tensor:
         counts, rows = self.counts, len(names)
-        size = min(smallest(rows), self.places)
+        size = min(smallest(rows), self.asked)
         self.stepped = True
         counts.steps += 1
         counts.slots += self.places
